@@ -1,0 +1,114 @@
+"""Graph reachability: {"edges": [["a", "b"], ...], "source": "a", "target": "b"} in tensors.
+
+Names never reach the model. A node is a row of the adjacency matrix and the role it plays, so any
+names and any numbering give the same answer, and graphs may be larger than those trained on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from model.codecs import CodecLimits, Tensors
+from model.errors import RequestError
+
+SOURCE, TARGET = 1, 2  # bits of a node's role
+Name = str | int
+
+
+class GraphCodec:
+    """Problem -> roles (N,) int64, adjacency (N, N) bool [i, j]: edge j -> i, mask (N,) bool."""
+
+    example: dict[str, Any] = {"edges": [["a", "b"], ["b", "c"]], "source": "a", "target": "c"}  # noqa: RUF012
+
+    def __init__(self, limits: CodecLimits) -> None:
+        self.limits = limits
+
+    def encode(self, problem: object, field: str) -> Tensors:
+        """Raises RequestError naming the field where the problem is not a graph question."""
+        if not isinstance(problem, dict):
+            raise RequestError("a graph problem is an object with edges, source and target", field)
+        for key in ("edges", "source", "target"):
+            if key not in problem:
+                raise RequestError(f"{key} is missing: give edges, source and target", f"{field}.{key}")
+        for key in problem:
+            if key not in ("edges", "source", "target", "nodes"):
+                raise RequestError(
+                    "unknown field; a graph problem has edges, source, target and optional nodes",
+                    f"{field}.{key}",
+                )
+        edges = self._edges(problem["edges"], f"{field}.edges")
+        places = self._places(problem.get("nodes"), edges, field)
+        if not places:
+            raise RequestError("the graph is empty: give at least one edge or one node", f"{field}.edges")
+        source = _place(problem["source"], places, f"{field}.source")
+        target = _place(problem["target"], places, f"{field}.target")
+
+        size = len(places)
+        roles = np.zeros(size, np.int64)
+        roles[source] |= SOURCE
+        roles[target] |= TARGET
+        adjacency = np.zeros((size, size), np.bool_)
+        for start, end in edges:
+            adjacency[places[end], places[start]] = True
+        return {"roles": roles, "adjacency": adjacency, "mask": np.ones(size, np.bool_)}
+
+    def readout_tokens(self, tensors: Tensors) -> list[int]:
+        """The readout reads the source and the target."""
+        roles = tensors["roles"]
+        return [int(np.flatnonzero(roles & role)[0]) for role in (SOURCE, TARGET)]
+
+    def _edges(self, value: object, field: str) -> list[tuple[Name, Name]]:
+        if not isinstance(value, list):
+            raise RequestError("edges must be a list of [from, to] pairs", field)
+        if len(value) > self.limits.max_edges:
+            raise RequestError(
+                f"{len(value)} edges are too many; this server takes {self.limits.max_edges}", field
+            )
+        edges: list[tuple[Name, Name]] = []
+        for index, edge in enumerate(value):
+            if not isinstance(edge, list) or len(edge) != 2:
+                raise RequestError("an edge is a pair [from, to]", f"{field}.{index}")
+            start, end = (_name(node, f"{field}.{index}.{side}") for side, node in enumerate(edge))
+            edges.append((start, end))
+        return edges
+
+    def _places(self, nodes: object, edges: list[tuple[Name, Name]], field: str) -> dict[Name, int]:
+        """Every node's row: the listed nodes first if there is a list, then by first appearance."""
+        places: dict[Name, int] = {}
+        if nodes is not None:
+            if not isinstance(nodes, list):
+                raise RequestError("nodes must be a list of node names", f"{field}.nodes")
+            self._count(len(nodes), f"{field}.nodes")
+            for index, node in enumerate(nodes):
+                name = _name(node, f"{field}.nodes.{index}")
+                if name in places:
+                    raise RequestError(f"node {name!r} is listed twice", f"{field}.nodes.{index}")
+                places[name] = len(places)
+        for index, edge in enumerate(edges):
+            for name in edge:
+                if nodes is not None and name not in places:
+                    raise RequestError(f"node {name!r} is not in nodes; list it", f"{field}.edges.{index}")
+                places.setdefault(name, len(places))
+        self._count(len(places), f"{field}.edges")
+        return places
+
+    def _count(self, nodes: int, field: str) -> None:
+        if nodes > self.limits.max_nodes:
+            raise RequestError(
+                f"{nodes} nodes are too many; this server takes {self.limits.max_nodes}", field
+            )
+
+
+def _name(value: object, field: str) -> Name:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise RequestError("a node is named by a string or an integer", field)
+    return value
+
+
+def _place(value: object, places: dict[Name, int], field: str) -> int:
+    name = _name(value, field)
+    if name not in places:
+        raise RequestError(f"node {name!r} is not in the graph: it is in no edge and not in nodes", field)
+    return places[name]

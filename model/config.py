@@ -1,0 +1,37 @@
+"""What a network is made of: every mechanism of the paper is one field, so an ablation is a config."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RecurrentConfig:
+    """The shape and the mechanisms of a RecurrentTransformer (arXiv 2603.21676, section 3).
+
+    Raises ValueError on a combination that cannot be built.
+    """
+
+    width: int = 64  # D
+    heads: int = 4  # H; divides width
+    feed_forward: int = 128  # hidden width of the feed-forward layer
+    classes: int = 2  # C
+    dropout: float = 0.0
+    layer_scale: float | None = 1e-4  # LayerScale's start; None: plain residuals
+    gate_bias: float | None = -2.0  # the identity-biased gate's start; None: no gate, h <- h'
+    proposal_norm: bool = True  # normalise h' before the gate: the state stays bounded and can settle
+    depth_embedding: int = 0  # rows of the learned depth embedding; 0: none
+    reinjection: bool = False  # add the embedded input again at every step
+    adjacency_mask: bool = True  # a node attends to its predecessors and itself only
+    target_role: bool = False  # mark the target in the input; the readout finds it either way
+
+    def __post_init__(self) -> None:
+        for name in ("width", "heads", "feed_forward", "classes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1")
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}, but must be in [0, 1)")
+        if self.depth_embedding < 0:
+            raise ValueError(f"depth_embedding is {self.depth_embedding}, but must be 0 (none) or more")

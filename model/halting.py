@@ -1,0 +1,165 @@
+"""When to stop thinking: ten halting criteria as pure functions of one step's arrays.
+
+Every step computes a score per row and criterion; a criterion compares its score with a threshold,
+and a row halts once the comparison has held for `patience` steps running. The functions here are
+the reference in NumPy; the step graph computes the same numbers (model/scores.py), so that the
+service only compares. Logits are (B, C), states (B, N, D), masks (B, N); every score is (B,).
+
+Scores on latents reduce by the maximum over real tokens. A mean hides the one token that still
+moves, and before the evidence has reached the readout everything the readout shows is stillness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.floating]
+TINY = 1e-12  # keeps a division by a zero norm finite
+
+
+class HaltReason(StrEnum):
+    """Why a request stopped."""
+
+    HALTED = "halted"
+    BUDGET = "budget"
+    DEADLINE = "deadline"
+    CANCELLED = "cancelled"
+    ERROR = "error"
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """A halting criterion: which way its score points and which thresholds make sense."""
+
+    name: str
+    halts_above: bool  # True: halt when score >= threshold; False: when score <= threshold
+    default: float  # the field's usual threshold
+    low: float  # smallest and largest threshold that is accepted
+    high: float
+    meaning: str
+
+
+CRITERIA: dict[str, Criterion] = {
+    criterion.name: criterion
+    for criterion in (
+        Criterion("none", False, 0.0, 0.0, 0.0, "never halt: take exactly max_steps"),
+        Criterion("confidence", True, 0.99, 0.0, 1.0, "largest class probability"),
+        Criterion("entropy", False, 0.05, 0.0, np.inf, "entropy of the readout, nats"),
+        Criterion("entropy_diff", False, 1e-3, 0.0, np.inf, "change of that entropy, nats"),
+        Criterion("kl", False, 5e-4, 0.0, np.inf, "KL divergence from the previous readout, nats"),
+        Criterion("latent_diff", False, 0.03, 0.0, np.inf, "relative movement of the token that moved most"),
+        Criterion("cosine", False, 1e-3, 0.0, 2.0, "1 - cosine of the token that turned most"),
+        Criterion("acceleration", False, 0.03, 0.0, np.inf, "relative change of movement, largest token"),
+        Criterion("argmax_stability", True, 5.0, 1.0, np.inf, "steps for which the answer has not changed"),
+        Criterion("learned", True, 0.5, 0.0, 1.0, "halting probability of a trained head"),
+    )
+}
+
+
+def probabilities(logits: Array) -> Array:
+    """Softmax over classes: (B, C) -> (B, C)."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
+
+
+def confidence(logits: Array) -> Array:
+    """The largest class probability, the post-hoc readout criterion of arXiv 2607.20519."""
+    return np.asarray(probabilities(logits).max(axis=-1))
+
+
+def entropy(logits: Array) -> Array:
+    """-sum p log p in nats, the early-exit criterion of BranchyNet (arXiv 1709.01686)."""
+    p = probabilities(logits)
+    return np.asarray(-(p * np.log(p + TINY)).sum(axis=-1))
+
+
+def entropy_diff(logits: Array, previous: Array) -> Array:
+    """|H_t - H_(t-1)| in nats (Huginn, seal-rg/recurrent-pretraining; usual threshold 1e-3)."""
+    return np.asarray(np.abs(entropy(logits) - entropy(previous)))
+
+
+def kl(logits: Array, previous: Array) -> Array:
+    """KL(p_t || p_(t-1)) in nats (Huginn, arXiv 2502.05171, section 6; usual threshold 5e-4)."""
+    p, q = probabilities(logits), probabilities(previous)
+    return np.asarray((p * (np.log(p + TINY) - np.log(q + TINY))).sum(axis=-1))
+
+
+def latent_diff(state: Array, previous: Array, mask: NDArray[np.bool_]) -> Array:
+    """max over real tokens of ||h_t - h_(t-1)|| / ||h_t|| (after Huginn, which takes the mean)."""
+    moved = np.linalg.norm(state - previous, axis=-1) / (np.linalg.norm(state, axis=-1) + TINY)
+    return np.asarray(np.where(mask, moved, 0.0).max(axis=-1))
+
+
+def cosine(state: Array, previous: Array, mask: NDArray[np.bool_]) -> Array:
+    """max over real tokens of 1 - cos(h_t, h_(t-1)) (after Huginn; usual threshold 1e-3)."""
+    lengths = np.linalg.norm(state, axis=-1) * np.linalg.norm(previous, axis=-1)
+    turned = 1.0 - (state * previous).sum(axis=-1) / (lengths + TINY)
+    return np.asarray(np.where(mask, turned, 0.0).max(axis=-1))
+
+
+def acceleration(state: Array, delta: Array, previous_delta: Array, mask: NDArray[np.bool_]) -> Array:
+    """max over real tokens of ||D_t - D_(t-1)|| / ||h_t||, D_t = h_t - h_(t-1), D_0 = 0.
+
+    After arXiv 2509.23314, made relative to the state so that thresholds carry over between models.
+    """
+    changed = np.linalg.norm(delta - previous_delta, axis=-1) / (np.linalg.norm(state, axis=-1) + TINY)
+    return np.asarray(np.where(mask, changed, 0.0).max(axis=-1))
+
+
+def argmax_stability(logits: Array, previous: Array, stable_for: Array) -> Array:
+    """How many steps running the answer has been the same (Huginn; usual threshold 5)."""
+    same = logits.argmax(axis=-1) == previous.argmax(axis=-1)
+    return np.asarray(np.where(same, stable_for + 1.0, 0.0))
+
+
+def learned(halting_logit: Array) -> Array:
+    """sigmoid of a trained head's logit (ACT, arXiv 1603.08983; PonderNet, arXiv 2107.05407)."""
+    return np.asarray(1.0 / (1.0 + np.exp(-halting_logit)))
+
+
+@dataclass(frozen=True)
+class HaltingRule:
+    """One row's choice: a criterion, its threshold, and for how many steps running it must hold.
+
+    Raises ValueError where the criterion is unknown or the threshold or patience out of range.
+    """
+
+    criterion: str = "none"
+    threshold: float = 0.0
+    patience: int = 1
+
+    def __post_init__(self) -> None:
+        known = CRITERIA.get(self.criterion)
+        if known is None:
+            raise ValueError(f"unknown criterion {self.criterion!r}; choose one of {', '.join(CRITERIA)}")
+        if not known.low <= self.threshold <= known.high:
+            raise ValueError(
+                f"threshold {self.threshold:g} is out of range for {self.criterion}: "
+                f"choose from {known.low:g} to {known.high:g}"
+            )
+        if self.patience < 1:
+            raise ValueError(f"patience is {self.patience}, but must be at least 1")
+
+
+def satisfied(
+    scores: Array, column: NDArray[np.intp], threshold: Array, halts_above: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Whether each row's own criterion holds now.
+
+    scores (B, S) of one step; column (B,) the score a row watches, negative for `none`;
+    threshold (B,); halts_above (B,) the direction of its comparison. Returns (B,). A score that is
+    not a number satisfies nothing.
+    """
+    watched = scores[np.arange(len(scores)), np.maximum(column, 0)]
+    holds = np.where(halts_above, watched >= threshold, watched <= threshold)
+    return np.asarray(holds & (column >= 0))
+
+
+def columns(scores: Sequence[str]) -> dict[str, int]:
+    """Where each criterion finds its score: {"none": -1, "confidence": 0, ...}."""
+    return {"none": -1, **{name: place for place, name in enumerate(scores)}}

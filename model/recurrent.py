@@ -1,0 +1,150 @@
+"""The depth-recurrent Transformer: one shared block, applied as often as the caller asks.
+
+After "Thinking Deeper, Not Longer" (arXiv 2603.21676, section 3). Four verbs, pure functions of
+their arguments, so that the same code trains, exports and is the oracle for every other path:
+
+    embed(inputs)                        -> context, state
+    step(state, context, mask, depth)    -> state
+    readout(state, context)              -> logits
+    forward(inputs, steps)               -> logits    (the plain loop)
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.config import RecurrentConfig
+
+NO_ATTENTION = -1e9  # added to a masked attention logit; finite, so that fp16 export stays free of NaN
+
+
+class GraphInputs(NamedTuple):
+    """What the graph codec makes of a problem, batched and padded."""
+
+    roles: Tensor  # (B, N) int64: bit 0 marks the source, bit 1 the target
+    adjacency: Tensor  # (B, N, N) bool: [b, i, j] is True where an edge j -> i lets i attend to j
+    mask: Tensor  # (B, N) bool: True on real nodes, False on padding
+
+
+class Context(NamedTuple):
+    """What stays the same from step to step."""
+
+    attention: Tensor  # (B, 1, N, N) added to the attention logits
+    places: Tensor  # (B, 2, N) one-hot rows: where the source and the target stand
+    injection: Tensor | None = None  # (B, N, D) the embedded input, where re-injection adds it at every step
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with an additive mask."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.project = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, attention: Tensor) -> Tensor:
+        rows, tokens, width = x.shape
+        split = self.project(x).reshape(rows, tokens, 3, self.heads, width // self.heads)
+        query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, H, N, D/H)
+        logits = query @ key.transpose(-2, -1) / math.sqrt(width // self.heads)
+        mixed = torch.softmax(logits + attention, dim=-1) @ value
+        return self.out(mixed.transpose(1, 2).reshape(rows, tokens, width))
+
+
+class Block(nn.Module):
+    """Pre-norm attention and feed-forward, each residual scaled by LayerScale (arXiv 2103.17239)."""
+
+    def __init__(self, config: RecurrentConfig) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(config.width)
+        self.attention = Attention(config.width, config.heads)
+        self.feed_forward_norm = nn.LayerNorm(config.width)
+        self.expand = nn.Linear(config.width, config.feed_forward)
+        self.contract = nn.Linear(config.feed_forward, config.width)
+        self.dropout = nn.Dropout(config.dropout)
+        start = config.layer_scale
+        self.scale = nn.Parameter(torch.full((2, config.width), start)) if start is not None else None
+
+    def forward(self, x: Tensor, attention: Tensor) -> Tensor:
+        update = self.dropout(self.attention(self.attention_norm(x), attention))
+        x = x + (update if self.scale is None else self.scale[0] * update)
+        update = self.dropout(self.contract(F.gelu(self.expand(self.feed_forward_norm(x)))))
+        return x + (update if self.scale is None else self.scale[1] * update)
+
+
+class RecurrentTransformer(nn.Module):
+    """One block, one gate, one readout; how often the block runs is an argument, not a weight."""
+
+    def __init__(self, config: RecurrentConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.roles = nn.Embedding(4, config.width)
+        self.input_norm = nn.LayerNorm(config.width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.block = Block(config)
+        self.gate = nn.Linear(2 * config.width, config.width) if config.gate_bias is not None else None
+        if self.gate is not None:
+            nn.init.constant_(self.gate.bias, float(config.gate_bias or 0.0))
+        self.depths = nn.Embedding(config.depth_embedding, config.width) if config.depth_embedding else None
+        self.head_norm = nn.LayerNorm(2 * config.width)
+        self.head = nn.Linear(2 * config.width, config.classes)
+
+    def embed(self, inputs: GraphInputs) -> tuple[Context, Tensor]:
+        """Inputs -> context and the state before the first step, (B, N, D).
+
+        Nodes have no names: only the source is marked (and the target, where the configuration
+        says so), which is why a graph of any size and any names can be asked about.
+        """
+        roles, adjacency, mask = inputs
+        source, target = roles % 2, roles // 2
+        marked = roles if self.config.target_role else source
+        state = self.dropout(self.input_norm(self.roles(marked)))
+        state = state * mask.unsqueeze(-1).to(state.dtype)
+        itself = torch.eye(roles.shape[1], dtype=torch.bool, device=roles.device)
+        seen = (adjacency if self.config.adjacency_mask else mask.unsqueeze(1)) | itself
+        attention = torch.where(seen, 0.0, NO_ATTENTION).to(state.dtype).unsqueeze(1)
+        places = torch.stack((source, target), dim=1).to(state.dtype)
+        return Context(attention, places, state if self.config.reinjection else None), state
+
+    def step(self, state: Tensor, context: Context, mask: Tensor, depth: Tensor) -> Tensor:
+        """One application of the shared block: (B, N, D) -> (B, N, D).
+
+        depth (B,) int64 counts the steps a row has taken before this one. The gate mixes proposal
+        and state, z = sigmoid(W[h'; h] + b), and starts close to the identity (b = -2).
+        """
+        x = state
+        if context.injection is not None:
+            x = x + context.injection
+        if self.depths is not None:
+            x = x + self.depths(depth.clamp(max=self.config.depth_embedding - 1)).unsqueeze(1)
+        proposal = self.block(x, context.attention)
+        if self.config.proposal_norm:
+            proposal = F.layer_norm(proposal, (self.config.width,))
+        if self.gate is not None:
+            opening = torch.sigmoid(self.gate(torch.cat((proposal, state), dim=-1)))
+            proposal = opening * proposal + (1 - opening) * state
+        return proposal * mask.unsqueeze(-1).to(proposal.dtype)
+
+    def readout(self, state: Tensor, context: Context) -> Tensor:
+        """State -> logits (B, C), read at the source and the target."""
+        places = context.places @ state  # (B, 2, D)
+        return self.head(self.head_norm(places.flatten(1)))
+
+    def readout_everywhere(self, state: Tensor, context: Context) -> Tensor:
+        """State -> logits (B, N, C): what the readout would say were each node the target."""
+        source = (context.places[:, :1] @ state).expand_as(state)
+        return self.head(self.head_norm(torch.cat((source, state), dim=-1)))
+
+    def forward(self, inputs: GraphInputs, steps: int) -> Tensor:
+        """The plain loop, the oracle for every other path: logits (B, C) after `steps` steps."""
+        context, state = self.embed(inputs)
+        for taken in range(steps):
+            depth = torch.full((state.shape[0],), taken, dtype=torch.int64, device=state.device)
+            state = self.step(state, context, inputs.mask, depth)
+        return self.readout(state, context)

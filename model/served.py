@@ -1,0 +1,55 @@
+"""The model as it is served: the network plus the scores every halting criterion needs.
+
+A step of a served model maps context, state and memory to the next state and memory, the logits
+and all scores. The memory is what the scores remember of the step before: the previous readout,
+the previous movement, and for how long the answer has stood. Exported graphs, evaluation and
+calibration all run this module, so what is measured in training is what is served.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from model.recurrent import Context, GraphInputs, RecurrentTransformer
+from model.scores import latent_scores, readout_scores
+
+
+class ServedModel(nn.Module):
+    """The two methods of a bundle, on flat tuples of tensors, named by the tuples below.
+
+    embed(*inputs) -> *context, *state, *memory
+    step(*context, *state, *memory, depth) -> *state', *memory', logits (B, C), scores (B, S)
+    """
+
+    inputs = GraphInputs._fields
+    state = ("state",)
+    memory = ("readout", "delta", "stability")
+
+    def __init__(self, network: RecurrentTransformer) -> None:
+        super().__init__()
+        self.network = network
+        injection = ("injection",) if network.config.reinjection else ()
+        self.context = ("attention", "places", *injection, "mask")
+
+    def embed(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Codec tensors -> context, state before the first step, memory before the first step."""
+        graph = GraphInputs(*inputs)
+        context, state = self.network.embed(graph)
+        readout = self.network.readout(state, context)
+        still = torch.zeros_like(readout[:, 0])
+        kept = [tensor for tensor in context if tensor is not None]
+        return (*kept, graph.mask, state, readout, torch.zeros_like(state), still)
+
+    def step(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """One step with everything a halting decision needs; the order of scores is scores.SCORES."""
+        *kept, mask, state, readout, delta, stability, depth = tensors
+        context = Context(*kept)
+        following = self.network.step(state, context, mask, depth)
+        logits = self.network.readout(following, context)
+        confidence, entropy, entropy_diff, kl, stable_for = readout_scores(logits, readout, stability)
+        moved, turned, changed = latent_scores(following, state, delta, mask)
+        scores = torch.stack(
+            (confidence, entropy, entropy_diff, kl, moved, turned, changed, stable_for), dim=-1
+        )
+        return following, logits, following - state, stable_for, logits, scores

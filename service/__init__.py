@@ -1,0 +1,1 @@
+"""The service: an HTTP front, and behind it one engine per model that batches across depths."""

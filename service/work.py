@@ -1,0 +1,80 @@
+"""What goes into an engine and what comes out: problems in, events out.
+
+A Problem is one row with its own budget, halting rule and deadline. A Submission is what one
+request asks for, its problems sharing a fate when the client goes away. The engine answers with
+events, in order; a submission is over after one Finished event per problem.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.codecs import Tensors
+from model.halting import HaltingRule, HaltReason
+
+Floats = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One row of work: encoded tensors and the caller's terms."""
+
+    tensors: Tensors  # by input name, without the batch axis
+    max_steps: int
+    min_steps: int = 1
+    rule: HaltingRule = HaltingRule()
+    deadline: float | None = None  # on the engine's clock (time.monotonic), seconds
+    every_step: bool = False  # emit a Stepped event per step
+    with_state: bool = False  # events carry the state
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_steps <= self.max_steps:
+            raise ValueError(f"need 1 <= min_steps {self.min_steps} <= max_steps {self.max_steps}")
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """A problem has taken a step and thinks on (or has just taken its last)."""
+
+    index: int  # the problem's place in its submission
+    step: int  # 1 is the first
+    logits: Floats  # (C,)
+    scores: Floats  # (S,), in the manifest's order
+    state: Tensors | None = None  # by state name, without batch axis and padding
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A problem is done. Without logits only when it was cancelled or failed before its first step."""
+
+    index: int
+    steps: int
+    reason: HaltReason
+    logits: Floats | None = None
+    scores: Floats | None = None
+    state: Tensors | None = None
+    error: str | None = None  # what went wrong, for reason "error"
+    queue_seconds: float = 0.0  # from submission to its first step
+    compute_seconds: float = 0.0  # from its first step's start to its end
+
+
+Event = Stepped | Finished
+EventSink = Callable[[list[tuple["Submission", Event]]], None]
+
+
+@dataclass(frozen=True, eq=False)  # identity is what tells two submissions apart
+class Submission:
+    """The problems of one request."""
+
+    problems: tuple[Problem, ...]
+    arrived: float  # on the engine's clock, seconds
+    id: str = field(default="")
+
+    @property
+    def steps(self) -> int:
+        """The most steps this can take: what it weighs in the queue."""
+        return sum(problem.max_steps for problem in self.problems)
