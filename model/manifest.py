@@ -171,9 +171,9 @@ class Manifest(Part):
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
-        names = [spec.name for spec in (*self.context, *self.state, *self.memory)]
+        names = [spec.name for spec in (*self.inputs, *self.context, *self.state, *self.memory)]
         for name in {name for name in names if names.count(name) > 1}:
-            raise ValueError(f"tensor {name!r} is named twice")
+            raise ValueError(f"tensor {name!r} is named twice; inputs and carried tensors need names of their own")
         for spec in (*self.inputs, *self.context, *self.state, *self.memory, self.logits):
             for size in spec.shape[1:]:
                 if isinstance(size, str) and size not in self.axes:

@@ -30,7 +30,7 @@ class ServedModel(nn.Module):
         super().__init__()
         self.network = network
         injection = ("injection",) if network.config.reinjection else ()
-        self.context = ("attention", "places", *injection, "mask")
+        self.context = ("attention", "places", *injection, "real")
 
     def embed(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Codec tensors -> context, state before the first step, memory before the first step."""
@@ -43,7 +43,7 @@ class ServedModel(nn.Module):
 
     def step(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """One step with everything a halting decision needs; the order of scores is scores.SCORES."""
-        *kept, mask, state, readout, delta, stability, depth = tensors
+        *kept, mask, state, readout, delta, stability, depth = tensors  # the mask is called `real` by now
         context = Context(*kept)
         following = self.network.step(state, context, mask, depth)
         logits = self.network.readout(following, context)

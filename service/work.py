@@ -7,8 +7,7 @@ events, in order; a submission is over after one Finished event per problem.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from model.codecs import Tensors
 from model.halting import HaltingRule, HaltReason
 
 Floats = NDArray[np.floating]
+TO_THE_END = HaltingRule()  # no criterion: exactly max_steps
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Problem:
     tensors: Tensors  # by input name, without the batch axis
     max_steps: int
     min_steps: int = 1
-    rule: HaltingRule = HaltingRule()
+    rule: HaltingRule = TO_THE_END
     deadline: float | None = None  # on the engine's clock (time.monotonic), seconds
     every_step: bool = False  # emit a Stepped event per step
     with_state: bool = False  # events carry the state
@@ -63,7 +63,6 @@ class Finished:
 
 
 Event = Stepped | Finished
-EventSink = Callable[[list[tuple["Submission", Event]]], None]
 
 
 @dataclass(frozen=True, eq=False)  # identity is what tells two submissions apart
@@ -72,7 +71,6 @@ class Submission:
 
     problems: tuple[Problem, ...]
     arrived: float  # on the engine's clock, seconds
-    id: str = field(default="")
 
     @property
     def steps(self) -> int:

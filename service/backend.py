@@ -1,0 +1,79 @@
+"""Which runner serves a bundle: the device and the backend that were asked for, or a clear no."""
+
+from __future__ import annotations
+
+from importlib import metadata, util
+from typing import Literal
+
+from model.bundle import EMBED_ONNX, STEP_ONNX, TORCHSCRIPT, Bundle
+from service.errors import StartupError
+from service.runner import Runner
+
+Device = Literal["auto", "cpu", "cuda"]
+Backend = Literal["auto", "onnx", "torchscript"]
+
+
+def check_environment() -> None:
+    """Refuse an environment with both builds of ONNX Runtime. Raises StartupError."""
+    both = ("onnxruntime", "onnxruntime-gpu")
+    if all(_is_installed(name) for name in both):
+        raise StartupError(
+            "onnxruntime and onnxruntime-gpu are both installed and break each other: "
+            "uninstall both, then install the extra `cpu` or the extra `gpu`"
+        )
+
+
+def open_runner(bundle: Bundle, device: Device, backend: Backend) -> Runner:
+    """A runner for the bundle. Never falls back to the CPU where cuda was asked for.
+
+    `auto` as backend prefers ONNX; `auto` as device takes cuda where the backend has it. Raises
+    StartupError where the bundle has no such export, the backend is not installed or the device
+    is not there.
+    """
+    has_onnx = bundle.has(EMBED_ONNX) and bundle.has(STEP_ONNX)
+    if backend == "auto":
+        backend = "onnx" if has_onnx and util.find_spec("onnxruntime") else "torchscript"
+    if backend == "onnx":
+        if not has_onnx:
+            raise StartupError(f"{bundle.folder}: has no ONNX export; choose backend torchscript")
+        return _open_onnx(bundle, device)
+    if not bundle.has(TORCHSCRIPT):
+        raise StartupError(f"{bundle.folder}: has no {TORCHSCRIPT}; choose backend onnx, and install the extra `cpu`")
+    return _open_torchscript(bundle, device)
+
+
+def _open_onnx(bundle: Bundle, device: Device) -> Runner:
+    if not util.find_spec("onnxruntime"):
+        raise StartupError("backend onnx needs ONNX Runtime: install the extra `cpu` or the extra `gpu`")
+    from service.onnx_runner import OnnxRunner, has_cuda
+
+    if device == "auto":
+        device = "cuda" if has_cuda() else "cpu"
+    if device == "cuda" and not has_cuda():
+        raise StartupError(
+            "device cuda was asked for, but this ONNX Runtime has no CUDA: install the extra `gpu` instead of "
+            "`cpu`, or choose device cpu"
+        )
+    return OnnxRunner(bundle, device)
+
+
+def _open_torchscript(bundle: Bundle, device: Device) -> Runner:
+    if not util.find_spec("torch"):
+        raise StartupError("backend torchscript needs torch: install the extra `torch`")
+    from service.torchscript_runner import TorchScriptRunner, has_cuda
+
+    if device == "auto":
+        device = "cuda" if has_cuda() else "cpu"
+    if device == "cuda" and not has_cuda():
+        raise StartupError(
+            "device cuda was asked for, but torch finds none: check the driver, or choose device cpu"
+        )
+    return TorchScriptRunner(bundle, device)
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
