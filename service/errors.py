@@ -1,0 +1,101 @@
+"""The service's branches of the error tree, and the one table that maps the tree to HTTP.
+
+    FathomError
+    |-- RequestError            422 invalid              (model/errors.py)
+    |-- InvalidJson             400 invalid_json         the body is not JSON
+    |-- Unauthorized            401 unauthorized         no API key, or an unknown one
+    |-- UnknownModel            404 unknown_model        no such model or version
+    |-- TooLarge                413 too_large            the body is over the limit
+    |-- Overloaded              429 overloaded           the queue is full; carries Retry-After
+    |-- ModelFailed             500 model_failed         the model broke down on this request
+    |-- Unavailable             503 unavailable          not ready, draining, or the engine has failed
+    |-- BundleError             at start, exit code 2    (model/errors.py)
+    `-- StartupError            at start, exit code 2    a setting, device or backend cannot be had
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from model.errors import FathomError, RequestError
+
+LONGEST_MESSAGE = 500  # characters; a message may quote the caller, who may have sent a megabyte
+LONGEST_FIELD = 200
+
+
+class InvalidJson(FathomError):
+    """The body cannot be parsed as JSON."""
+
+
+class Unauthorized(FathomError):
+    """The server asks for an API key and did not get a right one."""
+
+
+class UnknownModel(FathomError):
+    """No model of this name, or no such version of it, is served."""
+
+
+class TooLarge(FathomError):
+    """The request's body is larger than this server reads."""
+
+
+class Overloaded(FathomError):
+    """The queue is full. retry_after says in how many seconds it is worth trying again."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class ModelFailed(FathomError):
+    """The model failed on a sound request; others are not affected."""
+
+
+class Unavailable(FathomError):
+    """Not ready, draining, or the engine has failed: another server, or another time."""
+
+
+class StartupError(FathomError):
+    """The service cannot start as it is configured."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """How an error appears on the wire: its HTTP status and its `code`."""
+
+    status: int
+    code: str
+
+
+REPLIES: dict[type[FathomError], Reply] = {
+    InvalidJson: Reply(400, "invalid_json"),
+    Unauthorized: Reply(401, "unauthorized"),
+    UnknownModel: Reply(404, "unknown_model"),
+    TooLarge: Reply(413, "too_large"),
+    RequestError: Reply(422, "invalid"),
+    Overloaded: Reply(429, "overloaded"),
+    ModelFailed: Reply(500, "model_failed"),
+    FathomError: Reply(500, "internal"),
+    Unavailable: Reply(503, "unavailable"),
+}
+
+
+def reply_to(error: FathomError) -> Reply:
+    """The table's row for an error, or for its nearest ancestor in the tree."""
+    return next(REPLIES[kind] for kind in type(error).__mro__ if kind in REPLIES)
+
+
+def error_body(code: str, message: str, field: str | None = None) -> dict[str, Any]:
+    """The one shape of every error: {"error": {"code", "message", "field"}}."""
+    field = field if field is None else _clipped(field, LONGEST_FIELD)
+    return {"error": {"code": code, "message": _clipped(message, LONGEST_MESSAGE), "field": field}}
+
+
+def body_of(error: FathomError) -> dict[str, Any]:
+    """The error shape of an error of the tree."""
+    return error_body(reply_to(error).code, error.message, error.field)
+
+
+def _clipped(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
