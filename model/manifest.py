@@ -173,7 +173,9 @@ class Manifest(Part):
     def _hangs_together(self) -> Self:
         names = [spec.name for spec in (*self.inputs, *self.context, *self.state, *self.memory)]
         for name in {name for name in names if names.count(name) > 1}:
-            raise ValueError(f"tensor {name!r} is named twice; inputs and carried tensors need names of their own")
+            raise ValueError(
+                f"tensor {name!r} is named twice; inputs and carried tensors need names of their own"
+            )
         for spec in (*self.inputs, *self.context, *self.state, *self.memory, self.logits):
             for size in spec.shape[1:]:
                 if isinstance(size, str) and size not in self.axes:

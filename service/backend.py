@@ -9,8 +9,8 @@ from model.bundle import EMBED_ONNX, STEP_ONNX, TORCHSCRIPT, Bundle
 from service.errors import StartupError
 from service.runner import Runner
 
-Device = Literal["auto", "cpu", "cuda"]
-Backend = Literal["auto", "onnx", "torchscript"]
+DeviceChoice = Literal["auto", "cpu", "cuda"]
+BackendChoice = Literal["auto", "onnx", "torchscript"]
 
 
 def check_environment() -> None:
@@ -23,7 +23,7 @@ def check_environment() -> None:
         )
 
 
-def open_runner(bundle: Bundle, device: Device, backend: Backend) -> Runner:
+def open_runner(bundle: Bundle, device: DeviceChoice, backend: BackendChoice) -> Runner:
     """A runner for the bundle. Never falls back to the CPU where cuda was asked for.
 
     `auto` as backend prefers ONNX; `auto` as device takes cuda where the backend has it. Raises
@@ -38,11 +38,13 @@ def open_runner(bundle: Bundle, device: Device, backend: Backend) -> Runner:
             raise StartupError(f"{bundle.folder}: has no ONNX export; choose backend torchscript")
         return _open_onnx(bundle, device)
     if not bundle.has(TORCHSCRIPT):
-        raise StartupError(f"{bundle.folder}: has no {TORCHSCRIPT}; choose backend onnx, and install the extra `cpu`")
+        raise StartupError(
+            f"{bundle.folder}: has no {TORCHSCRIPT}; choose backend onnx, and install the extra `cpu`"
+        )
     return _open_torchscript(bundle, device)
 
 
-def _open_onnx(bundle: Bundle, device: Device) -> Runner:
+def _open_onnx(bundle: Bundle, device: DeviceChoice) -> Runner:
     if not util.find_spec("onnxruntime"):
         raise StartupError("backend onnx needs ONNX Runtime: install the extra `cpu` or the extra `gpu`")
     from service.onnx_runner import OnnxRunner, has_cuda
@@ -57,7 +59,7 @@ def _open_onnx(bundle: Bundle, device: Device) -> Runner:
     return OnnxRunner(bundle, device)
 
 
-def _open_torchscript(bundle: Bundle, device: Device) -> Runner:
+def _open_torchscript(bundle: Bundle, device: DeviceChoice) -> Runner:
     if not util.find_spec("torch"):
         raise StartupError("backend torchscript needs torch: install the extra `torch`")
     from service.torchscript_runner import TorchScriptRunner, has_cuda

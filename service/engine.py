@@ -132,12 +132,15 @@ class Engine:
                     self._leave(slot, HaltReason.ERROR, now, error=f"the problem cannot be embedded: {error}")
 
     def _batches(self) -> list[Batch]:
-        """Micro-batches of rows of one bucket, small enough for the device, enough for its workers."""
+        """Micro-batches of rows of one bucket, of a size that suits the device."""
         groups: dict[Bucket, list[int]] = defaultdict(list)
         for slot in self.slots.thinking().tolist():
             groups[self.slots.bucket[slot]].append(slot)
-        size = self._runner.micro_batch
-        return [group[at : at + size] for group in groups.values() for at in range(0, len(group), size)]
+        batches: list[Batch] = []
+        for bucket, group in groups.items():
+            size = self._runner.rows_per_batch(bucket)
+            batches += [group[at : at + size] for at in range(0, len(group), size)]
+        return batches
 
     def _compute(self, batches: list[Batch]) -> tuple[Rows, Floats, Floats]:
         """Step all batches: (slots, logits (R, C), scores (R, S)) of the rows that came through."""

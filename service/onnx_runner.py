@@ -9,10 +9,7 @@ import onnxruntime as ort
 from model.bundle import EMBED_ONNX, STEP_ONNX, Bundle
 from service.errors import StartupError
 from service.layout import Arrays
-from service.runner import HostRunner, cores
-
-CPU_MICRO_BATCH = 8  # rows; see benchmarks/micro_batch.py
-GPU_MICRO_BATCH = 64
+from service.runner import Device, HostRunner
 
 
 class OnnxRunner(HostRunner):
@@ -20,9 +17,9 @@ class OnnxRunner(HostRunner):
 
     backend = "onnx"
 
-    def __init__(self, bundle: Bundle, device: str) -> None:
+    def __init__(self, bundle: Bundle, device: Device) -> None:
         manifest = bundle.manifest
-        self.device = device
+        super().__init__(manifest, device)
         self._embed = _open(bundle.path(EMBED_ONNX), device)
         self._step = _open(bundle.path(STEP_ONNX), device)
         self._embed_names = [spec.name for spec in manifest.inputs]
@@ -31,10 +28,6 @@ class OnnxRunner(HostRunner):
         _check_names(self._step, self._step_names, manifest.step_outputs, STEP_ONNX)
         self._embed_outputs = list(manifest.embed_outputs)
         self._step_outputs = list(manifest.step_outputs)
-        on_cpu = device == "cpu"
-        super().__init__(
-            manifest, CPU_MICRO_BATCH if on_cpu else GPU_MICRO_BATCH, workers=cores() if on_cpu else 1
-        )
 
     def _run_embed(self, inputs: Arrays) -> Arrays:
         feed = dict(zip(self._embed_names, inputs, strict=True))
@@ -50,7 +43,7 @@ def has_cuda() -> bool:
     return "CUDAExecutionProvider" in ort.get_available_providers()
 
 
-def _open(path: Path, device: str) -> ort.InferenceSession:
+def _open(path: Path, device: Device) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1

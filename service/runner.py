@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from model.codecs import Tensors
 from model.manifest import Manifest
@@ -15,6 +16,12 @@ from service.layout import Arrays, Bucket
 from service.memory import SlotMemory
 from service.work import Floats
 
+CPU_STATE_BYTES = (
+    64 * 1024
+)  # state per batch; with its activations that fits a core's L2 (benchmarks/batch_size.py)
+CUDA_ROWS = 256  # a GPU wants all there is
+
+Device = Literal["cpu", "cuda"]
 Batch = Sequence[int]  # slots of one bucket that take a step together
 T = TypeVar("T")
 U = TypeVar("U")
@@ -33,8 +40,11 @@ class Runner(Protocol):
 
     backend: str  # "onnx" or "torchscript"
     device: str  # "cpu" or "cuda"
-    micro_batch: int  # rows per batch that suit the device
     workers: int  # batches that are computed at the same time
+
+    def rows_per_batch(self, bucket: Bucket) -> int:
+        """How many rows of this bucket make a batch that suits the device."""
+        ...
 
     def admit(self, slots: Sequence[int], rows: Sequence[Tensors], bucket: Bucket) -> None:
         """Embed rows of one bucket into free slots. Raises whatever the backend raises; then none is in."""
@@ -65,11 +75,11 @@ class HostRunner(ABC):
     """
 
     backend: str
-    device: str
 
-    def __init__(self, manifest: Manifest, micro_batch: int, workers: int) -> None:
-        self.micro_batch = micro_batch
-        self.workers = workers
+    def __init__(self, manifest: Manifest, device: Device) -> None:
+        self.device = device
+        self.workers = workers = cores() if device == "cpu" else 1
+        self._manifest = manifest
         self._memory = SlotMemory(manifest)
         self._carried = len(manifest.state) + len(manifest.memory)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="runner") if workers > 1 else None
@@ -79,6 +89,13 @@ class HostRunner(ABC):
 
     @abstractmethod
     def _run_step(self, inputs: Arrays) -> Arrays: ...
+
+    def rows_per_batch(self, bucket: Bucket) -> int:
+        if self.device == "cuda":
+            return CUDA_ROWS
+        shapes = (self._memory.layout.shape(spec, bucket) for spec in self._manifest.state)
+        row_bytes = sum(math.prod(shape) * 4 for shape in shapes)
+        return max(1, CPU_STATE_BYTES // row_bytes)
 
     def admit(self, slots: Sequence[int], rows: Sequence[Tensors], bucket: Bucket) -> None:
         embedded = self._run_embed(self._memory.layout.stack(rows, bucket))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
+
 import torch
 
 from model.bundle import TORCHSCRIPT, Bundle
 from service.errors import StartupError
 from service.layout import Arrays
-from service.runner import HostRunner, cores
-
-CPU_MICRO_BATCH = 8  # rows; see benchmarks/micro_batch.py
-GPU_MICRO_BATCH = 64
+from service.runner import Device, HostRunner
 
 
 class TorchScriptRunner(HostRunner):
@@ -18,19 +18,11 @@ class TorchScriptRunner(HostRunner):
 
     backend = "torchscript"
 
-    def __init__(self, bundle: Bundle, device: str) -> None:
-        self.device = device
-        path = bundle.path(TORCHSCRIPT)
-        try:
-            self._module = torch.jit.load(str(path), map_location=device).eval()  # type: ignore[no-untyped-call]
-        except RuntimeError as error:
-            raise StartupError(f"{path}: torch cannot load it ({error})") from error
-        on_cpu = device == "cpu"
-        if on_cpu:
+    def __init__(self, bundle: Bundle, device: Device) -> None:
+        super().__init__(bundle.manifest, device)
+        if device == "cpu":
             torch.set_num_threads(1)  # cores are used by batches side by side
-        super().__init__(
-            bundle.manifest, CPU_MICRO_BATCH if on_cpu else GPU_MICRO_BATCH, workers=cores() if on_cpu else 1
-        )
+        self._module = _load(bundle.path(TORCHSCRIPT), device)
 
     def _run_embed(self, inputs: Arrays) -> Arrays:
         with torch.inference_mode():
@@ -46,6 +38,19 @@ class TorchScriptRunner(HostRunner):
     @staticmethod
     def _to_host(tensors: tuple[torch.Tensor, ...]) -> Arrays:
         return [tensor.cpu().numpy() for tensor in tensors]
+
+
+def _load(path: Path, device: Device) -> torch.jit.ScriptModule:
+    with warnings.catch_warnings():
+        # TorchScript is deprecated upstream and stays a format of ours: people have such models.
+        warnings.filterwarnings(
+            "ignore", "`torch.jit.load` is (deprecated|not supported)", DeprecationWarning
+        )
+        try:
+            module = torch.jit.load(str(path), map_location=device)  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            raise StartupError(f"{path}: torch cannot load it ({error})") from error
+    return module.eval()
 
 
 def has_cuda() -> bool:

@@ -95,6 +95,9 @@ class FakeRunner:
         self.stepping = threading.Event()  # set when a step begins
         self.closed = False
 
+    def rows_per_batch(self, bucket: Bucket) -> int:
+        return self.micro_batch
+
     def admit(self, slots: Sequence[int], rows: Sequence[Tensors], bucket: Bucket) -> None:
         if any(row["plan"][2] == 0 for row in rows):
             raise RuntimeError("this row cannot be embedded")

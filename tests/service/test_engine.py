@@ -157,7 +157,9 @@ def test_cancelling_what_has_finished_changes_nothing() -> None:
 
 def test_a_failing_batch_fails_its_rows_alone_and_says_so() -> None:
     bench = Bench(slots=4, micro_batch=2)
-    requests = [bench.submit(Problem(plan(n, fail_at=2 if n == 1 else 99), max_steps=3)) for n in (1, 2, 3, 4)]
+    requests = [
+        bench.submit(Problem(plan(n, fail_at=2 if n == 1 else 99), max_steps=3)) for n in (1, 2, 3, 4)
+    ]
     bench.run()
     ends = [bench.finished(request)[0] for request in requests]
     assert [end.reason for end in ends] == [HaltReason.ERROR] * 2 + [HaltReason.BUDGET] * 2
@@ -212,7 +214,9 @@ def test_a_row_ends_the_same_alone_and_in_any_company() -> None:
             plan(n, halt_at=int(draw.integers(1, 20)), tokens=int(draw.integers(1, 60))),
             max_steps=int(draw.integers(3, 16)),
             min_steps=int(draw.integers(1, 4)),
-            rule=HaltingRule("confidence", 0.5, int(draw.integers(1, 3))) if draw.random() < 0.8 else HaltingRule(),
+            rule=HaltingRule("confidence", 0.5, int(draw.integers(1, 3)))
+            if draw.random() < 0.8
+            else HaltingRule(),
         )
         for n in range(300)
     ]
