@@ -88,7 +88,7 @@ def main() -> None:
         "alone": run_alone,
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for name, way in ways.items():
+    for way in ways.values():
         way(engine, problems[:SLOTS])  # warm up
     for _ in range(ROUNDS):
         for name, way in ways.items():

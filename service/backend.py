@@ -39,7 +39,7 @@ def open_runner(bundle: Bundle, device: DeviceChoice, backend: BackendChoice) ->
         return _open_onnx(bundle, device)
     if not bundle.has(TORCHSCRIPT):
         raise StartupError(
-            f"{bundle.folder}: has no {TORCHSCRIPT}; choose backend onnx, and install the extra `cpu`"
+            f"{bundle.folder}: has no {TORCHSCRIPT}; choose backend onnx (extra `cpu` or `gpu`)"
         )
     return _open_torchscript(bundle, device)
 
@@ -53,8 +53,8 @@ def _open_onnx(bundle: Bundle, device: DeviceChoice) -> Runner:
         device = "cuda" if has_cuda() else "cpu"
     if device == "cuda" and not has_cuda():
         raise StartupError(
-            "device cuda was asked for, but this ONNX Runtime has no CUDA: install the extra `gpu` instead of "
-            "`cpu`, or choose device cpu"
+            "device cuda was asked for, but this ONNX Runtime has no CUDA: "
+            "install the extra `gpu` instead of `cpu`, or choose device cpu"
         )
     return OnnxRunner(bundle, device)
 

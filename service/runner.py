@@ -16,9 +16,7 @@ from service.layout import Arrays, Bucket
 from service.memory import SlotMemory
 from service.work import Floats
 
-CPU_STATE_BYTES = (
-    64 * 1024
-)  # state per batch; with its activations that fits a core's L2 (benchmarks/batch_size.py)
+CPU_STATE_BYTES = 64 * 1024  # of state per batch: its activations then stay in L2 (benchmarks/batch_size.py)
 CUDA_ROWS = 256  # a GPU wants all there is
 
 Device = Literal["cpu", "cuda"]
@@ -75,6 +73,7 @@ class HostRunner(ABC):
     """
 
     backend: str
+    device: str
 
     def __init__(self, manifest: Manifest, device: Device) -> None:
         self.device = device

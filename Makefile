@@ -1,0 +1,39 @@
+# Two commands matter: `make serve` and `make test`. Each makes the environment it needs.
+PYTHON ?= python3
+PORT ?= 8000
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: serve test lint bench image clean
+
+serve: .venv/.serve  ## serve the shipped bundles
+	FATHOM_PORT=$(PORT) $(BIN)/fathom serve
+
+test: .venv/.test  ## run every test
+	$(BIN)/python -m pytest
+
+lint: .venv/.test  ## style, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/.test  ## measure the engine on this machine
+	for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done
+
+image:  ## build the CPU image
+	docker build --build-arg EXTRA=cpu --tag fathom:cpu .
+
+clean:  ## drop the environment and all caches
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+# Serving needs ONNX Runtime and no torch; tests need torch as well.
+.venv/.serve: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) --editable '.[cpu]'
+	touch $@
+
+.venv/.test: .venv/.serve
+	$(PIP) --editable '.[cpu,torch,train,dev]'
+	touch $@
