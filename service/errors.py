@@ -1,16 +1,16 @@
 """The service's branches of the error tree, and the one table that maps the tree to HTTP.
 
-    FathomError
-    |-- RequestError            422 invalid              (model/errors.py)
-    |-- InvalidJson             400 invalid_json         the body is not JSON
-    |-- Unauthorized            401 unauthorized         no API key, or an unknown one
-    |-- UnknownModel            404 unknown_model        no such model or version
-    |-- TooLarge                413 too_large            the body is over the limit
-    |-- Overloaded              429 overloaded           the queue is full; carries Retry-After
-    |-- ModelFailed             500 model_failed         the model broke down on this request
-    |-- Unavailable             503 unavailable          not ready, draining, or the engine has failed
-    |-- BundleError             at start, exit code 2    (model/errors.py)
-    `-- StartupError            at start, exit code 2    a setting, device or backend cannot be had
+FathomError
+|-- RequestError            422 invalid              (model/errors.py)
+|-- InvalidJson             400 invalid_json         the body is not JSON
+|-- Unauthorized            401 unauthorized         no API key, or an unknown one
+|-- UnknownModel            404 unknown_model        no such model or version
+|-- TooLarge                413 too_large            the body is over the limit
+|-- Overloaded              429 overloaded           the queue is full; carries Retry-After
+|-- ModelFailed             500 model_failed         the model broke down on this request
+|-- Unavailable             503 unavailable          not ready, draining, or the engine has failed
+|-- BundleError             at start, exit code 2    (model/errors.py)
+`-- StartupError            at start, exit code 2    a setting, device or backend cannot be had
 """
 
 from __future__ import annotations

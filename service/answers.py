@@ -1,0 +1,118 @@
+"""From events to JSON: what a step shows, how a problem ended, and the answer to a whole request."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from model.codecs import answer_of
+from model.halting import HaltReason
+from service.errors import ModelFailed, Unavailable
+from service.latents import Packer, Values, selected
+from service.requests import Job
+from service.work import Event, Finished, Floats, Stepped
+
+FAILED = (HaltReason.ERROR, HaltReason.CANCELLED)
+
+
+def to_json(content: object) -> bytes:
+    """Compact JSON, in ASCII: an answer may quote a caller whose strings are not valid Unicode."""
+    return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
+
+
+class Answers:
+    """Turns the events of one job into JSON; latents become what the packer makes of them."""
+
+    def __init__(self, job: Job, packer: Packer) -> None:
+        self._job = job
+        self._pack = packer
+        self._manifest = job.bundle.manifest
+
+    def step(self, event: Stepped) -> dict[str, Any]:
+        """One step of one problem: the data of `event: step`."""
+        answer = answer_of(self._manifest, event.logits)
+        return {
+            "index": event.index,
+            "step": event.step,
+            "answer": answer.answer,
+            "label": answer.label,
+            "probabilities": answer.probabilities,
+            "scores": self._scores(event.scores),
+            **self._latents(event),
+        }
+
+    def whole(self, ends: Iterable[Finished], steps: Iterable[Stepped] = ()) -> dict[str, Any]:
+        """The answer to the request, with a trace where it was asked for and `steps` are given."""
+        ordered = sorted(ends, key=lambda end: end.index)
+        traces: dict[int, list[dict[str, Any]]] = defaultdict(list)
+        for event in steps:
+            shown = self.step(event)
+            traces[shown.pop("index")].append(shown)
+        total = time.monotonic() - self._job.submission.arrived
+        return {
+            "id": self._job.id,
+            "model": self._manifest.name,
+            "version": self._manifest.version,
+            "results": [self._result(end, traces.get(end.index)) for end in ordered],
+            "usage": {"steps": sum(end.steps for end in ordered)},
+            "timings_ms": {
+                "queue": _milliseconds(max(end.queue_seconds for end in ordered)),
+                "compute": _milliseconds(max(end.compute_seconds for end in ordered)),
+                "total": _milliseconds(total),
+            },
+        }
+
+    def _result(self, end: Finished, trace: list[dict[str, Any]] | None) -> dict[str, Any]:
+        answer = None if end.logits is None else answer_of(self._manifest, end.logits)
+        result: dict[str, Any] = {
+            "answer": answer and answer.answer,
+            "label": answer and answer.label,
+            "steps": end.steps,
+            "max_steps": self._job.max_steps,
+            "halt_reason": end.reason.value,
+        }
+        include = self._job.include
+        if "probabilities" in include:
+            result["probabilities"] = answer and answer.probabilities
+        if "scores" in include:
+            result["scores"] = None if end.scores is None else self._scores(end.scores)
+        result |= self._latents(end)
+        if trace is not None:
+            result["trace"] = trace
+        if end.error is not None:
+            result["error"] = end.error
+        return result
+
+    def _scores(self, scores: Floats) -> dict[str, float | None]:
+        """By name; null where a score is not a number."""
+        return {
+            name: value if np.isfinite(value) else None
+            for name, value in zip(self._manifest.scores, scores.tolist(), strict=True)
+        }
+
+    def _latents(self, event: Event) -> dict[str, Any]:
+        if event.state is None:
+            return {}
+        state: Values = event.state[self._manifest.state[0].name]
+        tokens = self._job.readout_tokens[event.index]
+        return {"latents": self._pack(selected(state, tokens, self._job.latents))}
+
+
+def raise_if_all_failed(ends: Iterable[Finished]) -> None:
+    """An answer without one result is an error: ModelFailed, or Unavailable where the server cut it short."""
+    ends = list(ends)
+    if any(end.reason not in FAILED for end in ends):
+        return
+    errors = [end.error for end in ends if end.error]
+    if errors:
+        raise ModelFailed(f"{errors[0]}; try again, and report it if it persists")
+    raise Unavailable("the server is shutting down and did not finish; send the request again")
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(1000 * seconds, 3)

@@ -1,0 +1,67 @@
+"""The application: create_app ties settings, models, routes and the error shape together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from service.fleet import Fleet, open_fleet
+from service.front import Front, install_error_handlers
+from service.infer import Service
+from service.infer import router as inference
+from service.metrics import Metrics
+from service.routes import fathom_version, models, operations
+from service.schemas import InferRequest, StepEvent
+from service.settings import Settings
+
+ABOUT = """Serves models that think for as many steps as the caller asks.
+
+Every error has the same shape: `{"error": {"code", "message", "field"}}`. Every response carries
+`X-Request-Id`, which is the caller's own where it sent one.
+"""
+
+
+def create_app(settings: Settings, opener: Callable[[Settings, Metrics], Fleet] = open_fleet) -> FastAPI:
+    """An application that opens the bundles when it starts and drains when it stops.
+
+    opener makes the fleet; tests give one of their own. Starting raises BundleError or StartupError.
+    """
+    metrics = Metrics(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        fleet = opener(settings, metrics)
+        app.state.service = Service(settings, metrics, fleet)
+        fleet.start()
+        try:
+            yield
+        finally:
+            await fleet.shut_down(settings.drain_seconds)
+
+    app = FastAPI(title="Fathom", version=fathom_version(), description=ABOUT, lifespan=lifespan)
+    for router in (inference, models, operations):
+        app.include_router(router)
+    install_error_handlers(app)
+    app.add_middleware(Front, metrics=metrics)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's description, with the bodies that the routes read and write by themselves."""
+    if app.openapi_schema is None:
+        schema = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes
+        )
+        _, own = models_json_schema(
+            [(InferRequest, "validation"), (StepEvent, "serialization")],
+            ref_template="#/components/schemas/{model}",
+        )
+        schema["components"]["schemas"] |= own["$defs"]
+        app.openapi_schema = schema
+    return app.openapi_schema

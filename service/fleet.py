@@ -1,0 +1,127 @@
+"""The models that are served: a worker per bundle, found by name and version."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Sequence
+
+from model.bundle import find_bundles
+from model.codecs import CodecLimits, codec_of
+from model.errors import RequestError
+from service.backend import check_environment, open_runner
+from service.engine import EngineLimits
+from service.errors import UnknownModel
+from service.metrics import Metrics
+from service.settings import Settings
+from service.worker import Worker
+
+log = logging.getLogger("fathom")
+
+
+def version_order(version: str) -> list[tuple[int, int, str]]:
+    """A key that sorts 2 before 10 and 1.9 before 1.10."""
+    parts = re.split(r"(\d+)", version)
+    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]
+
+
+class Fleet:
+    """Workers by model and version. Everything here is called on the event loop."""
+
+    def __init__(self, workers: Sequence[Worker]) -> None:
+        self._closed = False
+        self._by_name: dict[str, dict[str, Worker]] = {}
+        for worker in sorted(workers, key=lambda worker: version_order(worker.bundle.manifest.version)):
+            manifest = worker.bundle.manifest
+            self._by_name.setdefault(manifest.name, {})[manifest.version] = worker
+
+    @property
+    def workers(self) -> list[Worker]:
+        """Every worker, by name and version."""
+        return [worker for _, versions in sorted(self._by_name.items()) for worker in versions.values()]
+
+    def versions(self, name: str) -> list[str]:
+        """A model's versions, oldest first; the last is the default."""
+        return list(self._by_name[name])
+
+    def find(self, wanted: str | None) -> Worker:
+        """The worker for `name`, `name@version`, or None where one model is served.
+
+        Raises UnknownModel where there is no such model, RequestError where None is ambiguous.
+        """
+        served = ", ".join(sorted(self._by_name))
+        if wanted is None:
+            if len(self._by_name) != 1:
+                raise RequestError(f"several models are served; name one of {served}", "model")
+            wanted = served
+        name, at, version = wanted.partition("@")
+        versions = self._by_name.get(name)
+        if versions is None:
+            raise UnknownModel(f"there is no model {name!r}; served are {served}", "model")
+        if not at:
+            return versions[self.versions(name)[-1]]
+        if version not in versions:
+            raise UnknownModel(f"{name} has no version {version!r}; there is {', '.join(versions)}", "model")
+        return versions[version]
+
+    def start(self) -> None:
+        """Start every worker; each takes a real step before it is ready."""
+        for worker in self.workers:
+            worker.start()
+
+    def health(self) -> str | None:
+        """None when every model is ready; otherwise which is not, and why."""
+        for worker in self.workers:
+            if (reason := worker.health()) is not None:
+                return f"{title(worker)}: {reason}"
+        return None
+
+    async def drain(self, seconds: float) -> bool:
+        """Admit nothing more and let what runs finish; False where something still ran after `seconds`."""
+        for worker in self.workers:
+            worker.stop_admitting()
+        return all(await asyncio.gather(*(worker.drain(seconds) for worker in self.workers)))
+
+    def close(self) -> None:
+        """Cancel what is left and end the engines. Harmless when repeated."""
+        if not self._closed:
+            self._closed = True
+            for worker in self.workers:
+                worker.close()
+
+    async def shut_down(self, seconds: float) -> None:
+        """Drain, then close; nothing where it has been closed before."""
+        if not self._closed:
+            await self.drain(seconds)
+            self.close()
+
+
+def title(worker: Worker) -> str:
+    """name@version."""
+    return f"{worker.bundle.manifest.name}@{worker.bundle.manifest.version}"
+
+
+def open_fleet(settings: Settings, metrics: Metrics) -> Fleet:
+    """Read every bundle of the repository and make its worker.
+
+    Raises BundleError or StartupError; then nothing is left open.
+    """
+    check_environment()
+    limits = EngineLimits(settings.slots, settings.queue_steps, settings.stall_seconds)
+    workers: list[Worker] = []
+    try:
+        for bundle in find_bundles(settings.repository):
+            manifest = bundle.manifest
+            longest = min((axis.max for axis in manifest.axes.values()), default=settings.max_nodes)
+            nodes = min(settings.max_nodes, longest)
+            codec = codec_of(manifest, CodecLimits(nodes, settings.max_edges))
+            runner = open_runner(bundle, settings.device, settings.backend)
+            observer = metrics.of_model(manifest.name, settings.slots)
+            workers.append(Worker(bundle, codec, runner, limits, observer))
+            log.info("opened %s with %s on %s", title(workers[-1]), runner.backend, runner.device)
+    except BaseException:
+        for worker in workers:
+            worker.runner.close()
+        raise
+    return Fleet(workers)

@@ -1,0 +1,131 @@
+"""POST /v1/infer: validate and admit before the first byte, then answer whole or as a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from anyio import CapacityLimiter, to_thread
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from service.answers import Answers, raise_if_all_failed, to_json
+from service.client import GONE, read_body, waiting_client
+from service.fleet import Fleet
+from service.front import check_key
+from service.latents import JsonPacker
+from service.metrics import Metrics
+from service.requests import parse_request, prepare
+from service.schemas import EXAMPLE, ErrorBody, InferAnswer
+from service.settings import Settings
+from service.streaming import FRAMES, SSE, EventStream, Format, FrameFormat, SseFormat
+from service.work import Finished, Stepped
+
+P = ParamSpec("P")
+T = TypeVar("T")
+SMALL_BODY = 4096  # bytes; parsing and encoding that much takes about a millisecond
+FEW_EVENTS = 32  # as many make an answer in about a millisecond
+THREADS = 2  # for large bodies and answers; they hold Python's lock anyway, more would gain nothing
+
+
+class Service:
+    """What the routes work with."""
+
+    def __init__(self, settings: Settings, metrics: Metrics, fleet: Fleet) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.fleet = fleet
+        self._threads = CapacityLimiter(THREADS)
+
+    async def compute(self, small: bool, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call here what is small, and in a thread what would keep other requests waiting."""
+        if small:
+            return function(*args, **kwargs)
+        return await to_thread.run_sync(lambda: function(*args, **kwargs), limiter=self._threads)
+
+
+def _error(description: str) -> dict[str, Any]:
+    return {"model": ErrorBody, "description": description}
+
+
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "model": InferAnswer,
+        "description": "The whole answer; or with `stream`, its steps and then `done` or `error`.",
+        "content": {
+            SSE: {
+                "schema": {"type": "string"},
+                "example": 'event: step\ndata: {"index":0,"step":1}\n\nevent: done\ndata: {"id":"req_1"}\n\n',
+            },
+            FRAMES: {"schema": {"type": "string", "format": "binary"}},
+        },
+    },
+    400: _error("`invalid_json`: the body is not JSON."),
+    401: _error("`unauthorized`: the server wants an API key."),
+    404: _error("`unknown_model`: no such model or version."),
+    413: _error("`too_large`: the body is over the limit."),
+    422: _error("`invalid`: `field` says where, the message what to do."),
+    429: _error("`overloaded`: the queue is full. `Retry-After` says when to come back."),
+    500: _error("`model_failed` or `internal`: not the caller's fault."),
+    503: _error("`unavailable`: not ready, draining or failed."),
+}
+BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"$ref": "#/components/schemas/InferRequest"}, "example": EXAMPLE}
+        },
+    }
+}
+router = APIRouter(dependencies=[Depends(check_key)], tags=["inference"])
+
+
+@router.post(
+    "/v1/infer", summary="Think about one problem or several", responses=RESPONSES, openapi_extra=BODY
+)
+async def infer(request: Request) -> Response:
+    """Applies the model's step until the halting rule, the step budget or the deadline says stop.
+
+    With `"stream": true` every step is sent as it is taken; `Accept: application/vnd.fathom.frames`
+    sends the same events as binary frames. A client that goes away frees its slots at the next step.
+    """
+    service: Service = request.app.state.service
+    state = request.scope["state"]
+    body = await read_body(request, service.settings.max_body_bytes)
+    small = len(body) <= SMALL_BODY
+    asked = await service.compute(small, parse_request, body)
+    worker = service.fleet.find(asked.model)
+    state["model"] = worker.bundle.manifest.name
+    frames = FRAMES in request.headers.get("accept", "")
+    streams = frames or asked.stream
+    job = await service.compute(
+        small,
+        prepare,
+        asked,
+        worker.bundle,
+        worker.codec,
+        service.settings,
+        state["arrived"],
+        state["id"],
+        streams,
+    )
+    ticket = worker.submit(job.submission)
+    if streams:
+        form: Format = FrameFormat() if frames else SseFormat(job)
+        return EventStream(ticket, job, form, service.settings.ping_seconds)
+
+    steps: list[Stepped] = []
+    ends: list[Finished] = []
+    async with waiting_client(request.receive, ticket) as client:
+        async for event in ticket:
+            if isinstance(event, Stepped):
+                steps.append(event)
+            else:
+                ends.append(event)
+    if client.gone:
+        return Response(status_code=GONE)
+    raise_if_all_failed(ends)
+    answers = Answers(job, JsonPacker(job.latents.encoding))
+    small = len(steps) + len(ends) <= FEW_EVENTS and job.latents.select == "none"
+    content = await service.compute(small, lambda: to_json(answers.whole(ends, steps)))
+    return Response(content, media_type="application/json")

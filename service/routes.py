@@ -1,0 +1,118 @@
+"""What a server says about itself: its models, its health, its metrics and its versions."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import Response
+
+from service.errors import Unavailable
+from service.fleet import title
+from service.front import check_key, json_response
+from service.infer import Service
+from service.schemas import ErrorBody
+from service.worker import Worker
+
+RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "torch", "numpy", "fastapi", "uvicorn")
+UNKNOWN_MODEL: dict[int | str, dict[str, Any]] = {
+    401: {"model": ErrorBody, "description": "`unauthorized`: the server wants an API key."},
+    404: {"model": ErrorBody, "description": "`unknown_model`: no such model or version."},
+}
+NOT_READY: dict[int | str, dict[str, Any]] = {
+    503: {"model": ErrorBody, "description": "`unavailable`: the message says why."}
+}
+models = APIRouter(dependencies=[Depends(check_key)], tags=["models"])
+operations = APIRouter(tags=["operations"])
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+@models.get("/v1/models", summary="List the models", responses={401: UNKNOWN_MODEL[401]})
+async def list_models(request: Request) -> Response:
+    """Every version of every model, with its task, step limits, default halting and where it runs."""
+    fleet = _service(request).fleet
+    shown = ("name", "version", "versions", "default", "task", "description", "steps", "halting", "criteria")
+    described = [_described(worker, _service(request)) for worker in fleet.workers]
+    rows = [{key: model[key] for key in (*shown, "backend", "device", "status")} for model in described]
+    return json_response({"models": rows})
+
+
+@models.get("/v1/models/{name}", summary="Describe a model", responses=UNKNOWN_MODEL)
+async def show_model(request: Request, name: str) -> Response:
+    """The manifest of `name` or `name@version`: step limits, calibration, versions, an example input."""
+    service = _service(request)
+    return json_response(_described(service.fleet.find(name), service))
+
+
+@operations.get("/health/live", summary="Is the process alive?")
+async def live() -> Response:
+    return json_response({"status": "live"})
+
+
+@operations.get("/health/ready", summary="May traffic be sent here?", responses=NOT_READY)
+async def ready(request: Request) -> Response:
+    """503 until every model has taken a real step, while draining, and when an engine hangs or has failed."""
+    if (reason := _service(request).fleet.health()) is not None:
+        raise Unavailable(f"not ready: {reason}")
+    return json_response({"status": "ready"})
+
+
+@operations.get("/metrics", summary="Metrics for Prometheus")
+async def metrics(request: Request) -> Response:
+    return Response(_service(request).metrics.page(), headers={"content-type": CONTENT_TYPE_LATEST})
+
+
+@operations.get("/version", summary="What runs here")
+async def version(request: Request) -> Response:
+    """Versions of Fathom, Python and the runtimes, and what runs each model on which device."""
+    workers = _service(request).fleet.workers
+    devices = sorted({worker.runner.device for worker in workers})
+    content = {
+        "fathom": fathom_version(),
+        "python": platform.python_version(),
+        "runtimes": {name: found for name in RUNTIMES if (found := _installed(name))},
+        "device": ", ".join(devices),
+        "models": {
+            title(worker): {"backend": worker.runner.backend, "device": worker.runner.device}
+            for worker in workers
+        },
+    }
+    return json_response(content)
+
+
+def fathom_version() -> str:
+    """The installed version of Fathom; "unknown" where it runs from a tree that was never installed."""
+    return _installed("fathom") or "unknown"
+
+
+def _installed(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _described(worker: Worker, service: Service) -> dict[str, Any]:
+    manifest = worker.bundle.manifest
+    versions = service.fleet.versions(manifest.name)
+    return {
+        **manifest.model_dump(mode="json"),
+        "versions": versions,
+        "default": manifest.version == versions[-1],
+        "criteria": ["none", *manifest.scores],
+        "limits": {
+            "max_problems": service.settings.max_problems,
+            "max_body_bytes": service.settings.max_body_bytes,
+        },
+        "example": worker.codec.example,
+        "backend": worker.runner.backend,
+        "device": worker.runner.device,
+        "status": worker.health() or "ready",
+    }

@@ -1,0 +1,195 @@
+"""What HTTP bodies look like: the request as it is validated, the answers as they are documented.
+
+Requests pass through these models. Answers are built as plain dictionaries (service/answers.py), which
+is faster; tests hold them against the models here, so that the OpenAPI page tells the truth.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic.config import JsonDict
+
+EXAMPLE: JsonDict = {
+    "model": "graph",
+    "input": {"edges": [["a", "b"], ["b", "c"]], "source": "a", "target": "c"},
+    "max_steps": 16,
+    "halting": {"criterion": "kl", "threshold": 0.001},
+    "include": ["probabilities", "scores"],
+}
+GRAPH_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "title": "GraphProblem",
+    "description": "Is the target reachable from the source along the directed edges?",
+    "required": ["edges", "source", "target"],
+    "additionalProperties": False,
+    "properties": {
+        "edges": {
+            "type": "array",
+            "items": {
+                "type": "array",
+                "items": {"type": ["string", "integer"]},
+                "minItems": 2,
+                "maxItems": 2,
+            },
+        },
+        "source": {"type": ["string", "integer"]},
+        "target": {"type": ["string", "integer"]},
+        "nodes": {"type": "array", "items": {"type": ["string", "integer"]}},
+    },
+}
+Problems = Annotated[
+    Any, WithJsonSchema({"anyOf": [GRAPH_SCHEMA, {"type": "array", "minItems": 1, "items": GRAPH_SCHEMA}]})
+]
+
+
+class Part(BaseModel):
+    """Base of everything in a body: unknown fields are errors, and types are not converted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Halting(Part):
+    """When to stop before max_steps: a criterion with its threshold, or an accuracy to keep."""
+
+    criterion: str | None = Field(
+        default=None, description="none, confidence, entropy, entropy_diff, kl, latent_diff, cosine, ..."
+    )
+    threshold: float | None = Field(
+        default=None,
+        allow_inf_nan=False,
+        description="What the score is compared with. Absent: the criterion's usual one.",
+    )
+    patience: int | None = Field(
+        default=None, ge=1, description="For how many steps running it must hold. Absent: 1."
+    )
+    target_accuracy: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Instead of a criterion: the cheapest calibrated threshold that keeps this.",
+    )
+
+
+class Latents(Part):
+    """Which part of the state to return, and how."""
+
+    select: Literal["none", "readout", "pooled", "full"] = Field(
+        default="none",
+        description="readout: the tokens the answer is read from; pooled: the mean of all; full: (N, D).",
+    )
+    dtype: Literal["float32", "float16"] = "float32"
+    encoding: Literal["base64", "json"] = Field(
+        default="base64", description="base64 of little-endian values, or lists."
+    )
+
+
+class InferRequest(Part):
+    """One problem or a list of them, and how long to think about each."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, json_schema_extra={"examples": [EXAMPLE]}
+    )
+
+    model: str | None = Field(
+        default=None, description="model or model@version. May be absent when one model is served."
+    )
+    input: Problems = Field(description="One problem, or a list; each gets its own depth and halt.")
+    max_steps: int | None = Field(
+        default=None, ge=1, description="The step budget. Absent: the bundle's default."
+    )
+    min_steps: int | None = Field(default=None, ge=1, description="No halting before this step.")
+    halting: Halting | None = Field(default=None, description="Absent: the bundle's default rule.")
+    deadline_ms: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="From arrival; then the best answer so far is returned.",
+    )
+    stream: bool = Field(default=False, description="Send every step as a server-sent event.")
+    include: list[Literal["probabilities", "scores", "trace"]] | None = Field(
+        default=None, description='What results hold beside the answer. Absent: ["probabilities"].'
+    )
+    latents: Latents | None = Field(default=None, description="Absent: no latents.")
+
+
+Answer = bool | int | float | str | None
+Shares = dict[str, float]
+Scores = dict[str, float | None]
+
+
+class Tensor(Part):
+    """A selection of the state. data is base64 of little-endian values, or nested lists."""
+
+    shape: list[int]
+    dtype: Literal["float32", "float16"]
+    encoding: Literal["base64", "json"]
+    data: Any
+
+
+class TraceStep(Part):
+    """One step of one problem."""
+
+    step: int
+    answer: Answer
+    label: str | None
+    probabilities: Shares
+    scores: Scores
+    latents: Tensor | None = None
+
+
+class StepEvent(TraceStep):
+    """The data of `event: step`; index is the problem's place in the input."""
+
+    index: int
+
+
+class Result(Part):
+    """The end of one problem. answer and label are null where it was cancelled or failed."""
+
+    answer: Answer
+    label: str | None
+    steps: int
+    max_steps: int
+    halt_reason: Literal["halted", "budget", "deadline", "cancelled", "error"]
+    probabilities: Shares | None = None
+    scores: Scores | None = None
+    latents: Tensor | None = None
+    trace: list[TraceStep] | None = None
+    error: str | None = Field(default=None, description="Only where halt_reason is error.")
+
+
+class Usage(Part):
+    steps: int = Field(description="Steps taken over all problems.")
+
+
+class Timings(Part):
+    """Milliseconds. queue and compute are those of the problem that had most; total is from arrival."""
+
+    queue: float
+    compute: float
+    total: float
+
+
+class InferAnswer(Part):
+    """The whole answer; also the data of `event: done`. results are in the input's order."""
+
+    id: str
+    model: str
+    version: str
+    results: list[Result]
+    usage: Usage
+    timings_ms: Timings
+
+
+class Fault(Part):
+    code: str = Field(description="What kind of error, for programs.")
+    message: str = Field(description="What is wrong and what to do, for people.")
+    field: str | None = Field(description='Where in the request, in dotted form: "input.edges.3".')
+
+
+class ErrorBody(Part):
+    """The one shape of every error."""
+
+    error: Fault

@@ -1,0 +1,123 @@
+"""Every setting of the service: a flag of `fathom serve`, a variable FATHOM_<NAME>, a line in the docs.
+
+The fields below are the only definition; the flags take their help from them, and tests hold
+docs/settings.md against them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+
+from service.errors import StartupError
+
+PREFIX = "FATHOM_"
+
+
+def _split(value: object) -> object:
+    """A comma-separated text -> its parts; anything else is left to validation."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _ascending(bounds: tuple[float, ...]) -> tuple[float, ...]:
+    if not bounds or any(low >= high for low, high in itertools.pairwise(bounds)):
+        raise ValueError("give at least one bound, in ascending order, separated by commas")
+    return bounds
+
+
+Buckets = Annotated[tuple[float, ...], NoDecode, BeforeValidator(_split), AfterValidator(_ascending)]
+Keys = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)]
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Settings(BaseSettings):
+    """How one service runs. Given values win over the environment, the environment over defaults."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
+    repository: Path = Field(
+        Path("bundles"), description="Folder of bundles, <model>/<version>/manifest.json."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto",
+        description="Where models run. cuda never falls back to the CPU; auto takes cuda where it can.",
+    )
+    backend: Literal["auto", "onnx", "torchscript"] = Field(
+        "auto", description="What runs a bundle's graphs. auto prefers ONNX."
+    )
+    slots: Count = Field(64, description="Problems that think at the same time, per model.")
+    queue_steps: Count = Field(
+        65_536, description="Steps that may wait, per model; past that, requests get 429 with Retry-After."
+    )
+    stall_seconds: Seconds = Field(
+        30.0, description="Not ready when there is work but no step has finished for this long."
+    )
+    drain_seconds: float = Field(
+        30.0, ge=0, allow_inf_nan=False, description="How long running requests may go on after SIGTERM."
+    )
+    max_problems: Count = Field(256, description="Problems per request.")
+    max_body_bytes: Count = Field(2**20, description="Size of a request's body; larger ones get 413.")
+    max_nodes: Count = Field(256, description="Nodes per graph; a bundle may allow fewer.")
+    max_edges: Count = Field(4096, description="Edges per graph.")
+    max_latent_bytes: Count = Field(
+        2**28,
+        description="Bytes of latents per request: whole states, over all problems and all steps shown.",
+    )
+    ping_seconds: Seconds = Field(
+        15.0, description="An event stream that is silent for this long gets a comment."
+    )
+    api_keys: Keys = Field(
+        (),
+        description="Keys, comma-separated; /v1 wants one of them (Authorization: Bearer) if there are any.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="What is logged to stderr."
+    )
+    access_log: bool = Field(False, description="Log a line per request.")
+    depth_buckets: Buckets = Field(
+        (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
+        description="Bounds of fathom_request_depth in steps, comma-separated.",
+    )
+    queue_buckets: Buckets = Field(
+        (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+        description="Bounds of fathom_queue_seconds, comma-separated.",
+    )
+    step_buckets: Buckets = Field(
+        (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1),
+        description="Bounds of fathom_step_seconds, comma-separated.",
+    )
+    request_buckets: Buckets = Field(
+        (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+        description="Bounds of fathom_request_seconds, comma-separated.",
+    )
+
+
+def read_settings(given: Mapping[str, Any]) -> Settings:
+    """Settings from the given values and the environment. Raises StartupError that names the setting."""
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        fault = error.errors(include_input=False, include_url=False)[0]
+        name = str(fault["loc"][0]) if fault["loc"] else "settings"
+        reason = fault["msg"].removeprefix("Value error, ")
+        raise StartupError(f"{name} ({flag_of(name)}, {variable_of(name)}): {reason}") from None
+    except SettingsError as error:
+        raise StartupError(f"settings: {error}") from None
+
+
+def flag_of(name: str) -> str:
+    """The flag of a setting: max_nodes -> --max-nodes."""
+    return f"--{name.replace('_', '-')}"
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of a setting: max_nodes -> FATHOM_MAX_NODES."""
+    return f"{PREFIX}{name.upper()}"
