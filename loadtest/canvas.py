@@ -1,0 +1,82 @@
+"""What the pictures have in common: colours for light and dark, axes, ticks, legends."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+Place = Literal["best", "upper left", "lower right"]
+Colour = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Theme:
+    """The colours of one appearance: text, lines in the background, emphasis, and the scale for depth."""
+
+    ink: str
+    faint: str
+    quiet: str
+    warn: str
+    scale: tuple[str, str, str, str]
+
+    def colours(self, count: int) -> list[Colour]:
+        """`count` colours from shallow to deep; a single one comes from the middle."""
+        scale = LinearSegmentedColormap.from_list("depth", self.scale)
+        return [scale(place) for place in (np.linspace(0, 1, count) if count > 1 else [0.6])]
+
+
+LIGHT = Theme("#1f2933", "#d9dee4", "#8a95a1", "#c8553d", ("#f2b134", "#4fb286", "#2f7fb5", "#3b2f7f"))
+DARK = Theme("#e4e8ee", "#39424e", "#8a95a1", "#ff8a70", ("#ffd166", "#5fd3a2", "#58b4f0", "#b39dff"))
+
+
+def new_figure(theme: Theme, title: str) -> tuple[Figure, Axes]:
+    """A figure of one pair of axes in the theme's colours, on a transparent ground."""
+    figure = Figure(figsize=(7.6, 4.4), layout="constrained")
+    figure.patch.set_alpha(0)
+    axes = figure.subplots()
+    axes.patch.set_alpha(0)
+    axes.set_title(title, loc="left", color=theme.ink, fontsize=12, fontweight="bold", pad=12)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(theme.quiet)
+    axes.tick_params(which="both", colors=theme.ink, labelsize=9)
+    axes.xaxis.label.set_color(theme.ink)
+    axes.yaxis.label.set_color(theme.ink)
+    axes.grid(visible=True, color=theme.faint, linewidth=0.8)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def add_legend(axes: Axes, theme: Theme, loc: Place = "best", columns: int = 1, below: bool = False) -> None:
+    """A legend without a frame: where there is room, at `loc`, or below the axes."""
+    legend = axes.legend(
+        loc="upper center" if below else loc,
+        bbox_to_anchor=(0.5, -0.14) if below else None,
+        ncols=columns,
+        frameon=False,
+        fontsize=9,
+    )
+    for text in legend.get_texts():
+        text.set_color(theme.ink)
+
+
+def depth_ticks(axes: Axes, depths: Sequence[float]) -> None:
+    """Ticks at the measured depths, without those that would run into the one before."""
+    room = max(depths) / 28
+    shown: list[float] = []
+    for depth in depths:
+        if not shown or depth - shown[-1] >= room:
+            shown.append(depth)
+    axes.set_xticks(shown, [f"{depth:g}" for depth in shown])
+
+
+def log_ticks(axes: Axes) -> None:
+    """A logarithmic latency axis with plain numbers."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(10, (1, 2, 5)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())

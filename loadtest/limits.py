@@ -1,0 +1,98 @@
+"""Who was at the limit: the server, which saturates, or the client, which then measures itself."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from loadtest.crew import Measured
+from loadtest.rows import Row, elapsed_s
+
+BUSY = 0.85  # of one processor: a process busier than this delays its own requests
+LATE_MS = 5.0  # lateness under this, or under a fifth of the median latency, is no concern
+LATE_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class ClientHealth:
+    """How the client processes fared in one cell; `limit` says in words why the client was the limit, None
+    if not.
+    """
+
+    cell: int
+    processes: int
+    cpu_share: float  # of the busiest process, of one processor
+    cpu_ms_per_request: float
+    lag_p95_ms: float
+    late_p99_ms: float
+    unfinished: int
+    limit: str | None
+
+
+def client_health(measured: Measured) -> ClientHealth:
+    """Judges one cell from the client's side."""
+    shares = [h.cpu_s / h.wall_s for h in measured.health if h.wall_s > 0]
+    lags = [lag for h in measured.health for lag in h.lag_ms]
+    late = [s.late_ms for s in measured.samples if s.measured]
+    latency = [s.latency_ms for s in measured.samples if s.measured and s.outcome == "ok"]
+    lag_p95 = float(np.quantile(lags, 0.95)) if lags else 0.0
+    late_p99 = float(np.quantile(late, 0.99)) if late else 0.0
+    allowed = max(LATE_MS, LATE_SHARE * float(np.median(latency))) if latency else LATE_MS
+    busiest = max(shares, default=0.0)
+    limit = None
+    if busiest > BUSY:
+        limit = (
+            f"a client process was busy {busiest:.0%} of the time: give more --processes, or another machine"
+        )
+    elif late_p99 > allowed:
+        limit = f"requests left the client {late_p99:.1f} ms late (p99): its processor is wanted by others"
+    elif lag_p95 > allowed:
+        limit = (
+            f"the client was held up for {lag_p95:.1f} ms at a time (p95): its processor is wanted by others"
+        )
+    return ClientHealth(
+        cell=measured.number,
+        processes=len(measured.health),
+        cpu_share=busiest,
+        cpu_ms_per_request=measured.cost_s * 1e3,
+        lag_p95_ms=lag_p95,
+        late_p99_ms=late_p99,
+        unfinished=sum(h.unfinished for h in measured.health),
+        limit=limit,
+    )
+
+
+def saturation(cells: Sequence[Measured], row: Row, max_error_rate: float) -> str | None:
+    """Why an open-loop condition is past what the server can take, in words; None while it keeps up.
+
+    Three signs: too many requests go unanswered; more are in flight at the end than at the beginning,
+    beyond what a steady queue varies by; or the last third of the time is more than twice as slow as the
+    first.
+    """
+    if row.error_rate > max_error_rate:
+        return f"{row.error_rate:.1%} of the requests were not answered"
+    for measured in cells:
+        samples = [s for s in measured.samples if not s.probe]
+        begin, seconds = measured.cell.warmup_s, elapsed_s(measured)
+        if seconds <= 0:
+            continue
+        due = np.array([s.due_s for s in samples])
+        done = np.array([s.done_s for s in samples])
+
+        def in_flight(when: float, due: np.ndarray = due, done: np.ndarray = done) -> int:
+            return int(((due <= when) & (done > when)).sum())
+
+        first, last = in_flight(begin), in_flight(begin + seconds)
+        offered = int(((due >= begin) & (due < begin + seconds)).sum())
+        # In a steady state the number in flight varies about its mean roughly like a Poisson count, and so
+        # does the difference of two of them, with twice the variance.
+        if last - first > max(0.05 * offered, 3 * (2 * max(first, 1.0)) ** 0.5 + 1):
+            return f"the queue grew from {first} to {last} requests in {seconds:g} s"
+        thirds = [
+            [s.latency_ms for s in samples if lower <= (s.due_s - begin) / seconds * 3 < lower + 1]
+            for lower in (0, 2)
+        ]
+        if min(map(len, thirds)) >= 10 and np.median(thirds[1]) > 2 * np.median(thirds[0]):
+            early, late = np.median(thirds[0]), np.median(thirds[1])
+            return f"the median latency grew from {early:.0f} to {late:.0f} ms in {seconds:g} s"
+    return None

@@ -1,0 +1,173 @@
+"""Problems to ask about: small generators for the three tasks, and JSONL files of the caller's own.
+
+The generators know the true answer, so a load test measures accuracy beside latency. They are written for
+load, not for training: small, balanced, and free of the give-away that an unreachable target has no edge
+into it.
+"""
+
+import itertools
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loadtest.errors import LoadTestError
+
+Label = bool | int | str
+JsonObject = dict[str, Any]
+
+_NAMES = (
+    "Ada", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gwen", "Hugo", "Iris", "Jack",
+    "Kira", "Liam", "Mona", "Nils", "Olga", "Paul", "Rosa", "Sven", "Tess", "Vera",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One problem as the server takes it, and its true answer where that is known."""
+
+    input: JsonObject
+    label: Label | None = None
+
+
+def generate(task: str, count: int, difficulty: tuple[int, int], seed: int) -> list[Problem]:
+    """`count` labelled problems of `task`, difficulties drawn evenly from the closed range `difficulty`.
+
+    Raises LoadTestError for a task without a generator.
+    """
+    makers: dict[str, Callable[[random.Random, int], Problem]] = {
+        "graph": graph_problem,
+        "logic": logic_problem,
+        "text": text_problem,
+    }
+    if task not in makers:
+        known = ", ".join(sorted(makers))
+        raise LoadTestError(
+            f"there is no problem generator for task {task!r} (only {known}): give --problems FILE.jsonl"
+        )
+    draw = random.Random(f"{task}:{seed}")
+    return [makers[task](draw, draw.randint(*difficulty)) for _ in range(count)]
+
+
+def graph_problem(draw: random.Random, hops: int) -> Problem:
+    """Is `target` reachable from `source`? Reachable ones are exactly `hops` edges apart.
+
+    Unreachable ones keep edges into the target and as many edges in all: the nodes are cut in two sides, the
+    source's and the target's, and no edge leads from the first to the second.
+    """
+    size = draw.randint(hops + 2, hops + 8)
+    nodes = [f"n{i}" for i in range(size)]
+    draw.shuffle(nodes)
+    source, target = nodes[0], nodes[hops]
+    reachable = draw.random() < 0.5
+    path = list(itertools.pairwise(nodes[: hops + 1]))
+    # A node's layer is its distance from the source along the path; an edge may climb one layer at most, so
+    # that none shortens the way. Nodes off the path sit on a layer of their own choosing.
+    layer = {node: (i if i <= hops else draw.randint(0, hops)) for i, node in enumerate(nodes)}
+    edges = set(path)
+    for _ in range(draw.randint(size // 2, 2 * size)):
+        tail, head = draw.sample(nodes, 2)
+        if layer[head] <= layer[tail] + 1:
+            edges.add((tail, head))
+    if not reachable:
+        cut = draw.randint(1, hops)  # layers under the cut are the source's side
+        crossing = {(tail, head) for tail, head in edges if layer[tail] < cut <= layer[head]}
+        edges = (edges - crossing) | {(head, tail) for tail, head in crossing}
+        far = [node for node in nodes if layer[node] >= cut and node != target]
+        if far:
+            edges.add((draw.choice(far), target))
+    listed = [[tail, head] for tail, head in sorted(edges)]
+    draw.shuffle(listed)
+    return Problem({"edges": listed, "source": source, "target": target}, reachable)
+
+
+def logic_problem(draw: random.Random, nesting: int) -> Problem:
+    """The value of a Boolean expression nested `nesting` parentheses deep, at most 120 characters long."""
+    while True:
+        text, value = _expression(draw, nesting)
+        if len(text) <= 120:
+            return Problem({"expression": text}, value)
+
+
+def _expression(draw: random.Random, nesting: int) -> tuple[str, bool]:
+    if nesting == 0:
+        text, value = draw.choice((("T", True), ("F", False)))
+    else:
+        sibling = min(nesting - 1, int(draw.expovariate(1.0)))  # siblings are mostly shallow
+        sides = [_expression(draw, nesting - 1), _expression(draw, sibling)]
+        draw.shuffle(sides)
+        (left, left_value), (right, right_value) = sides
+        sign = draw.choice("&|")
+        text = f"({left}{sign}{right})"  # always in parentheses: precedence cannot change the value
+        value = (left_value and right_value) if sign == "&" else (left_value or right_value)
+    return (f"!{text}", not value) if draw.random() < 0.25 else (text, value)
+
+
+def text_problem(draw: random.Random, chain: int) -> Problem:
+    """What the last person of a chain of `chain` facts is to the first: up some generations, then down
+    some.
+    """
+    if chain + 1 > len(_NAMES):
+        raise LoadTestError(f"a text problem chains at most {len(_NAMES) - 1} facts: lower --difficulty")
+    people = draw.sample(_NAMES, min(chain + 1 + 4, len(_NAMES)))
+    line, others = people[: chain + 1], people[chain + 1 :]
+    ups = draw.randint(0, chain)
+    facts = [
+        _fact(draw, older=higher, younger=lower)
+        for i in range(chain)
+        for higher, lower in [(line[i + 1], line[i]) if i < ups else (line[i], line[i + 1])]
+    ]
+    facts += [_fact(draw, older, younger) for older, younger in zip(others[::2], others[1::2], strict=False)]
+    draw.shuffle(facts)
+    return Problem({"facts": facts, "query": f"What is {line[-1]} to {line[0]}?"}, relation(2 * ups - chain))
+
+
+def _fact(draw: random.Random, older: str, younger: str) -> str:
+    return (
+        f"{older} is the parent of {younger}" if draw.random() < 0.5 else f"{younger} is the child of {older}"
+    )
+
+
+def relation(generations: int) -> str:
+    """The name of one who stands `generations` above (below, if negative): sibling, parent,
+    great-grandchild, …
+    """
+    if generations == 0:
+        return "sibling"
+    stem = "parent" if generations > 0 else "child"
+    distance = abs(generations)
+    return stem if distance == 1 else "great-" * (distance - 2) + "grand" + stem
+
+
+def read_problems(path: Path) -> list[Problem]:
+    """Problems from a JSONL file: `{"input": {…}, "label": …}` a line, or the input's own fields beside
+    `label`.
+
+    Raises LoadTestError naming the file and the line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LoadTestError(f"cannot read the problems file {path}: {error}") from error
+    problems = [_parse(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not problems:
+        raise LoadTestError(f"the problems file {path} is empty: give one JSON object a line")
+    return problems
+
+
+def _parse(path: Path, number: int, line: str) -> Problem:
+    try:
+        fields = json.loads(line)
+    except ValueError as error:
+        raise LoadTestError(f"{path}:{number} is not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise LoadTestError(f"{path}:{number} must be a JSON object, not {type(fields).__name__}")
+    label = fields.pop("label", None)
+    if label is not None and not isinstance(label, bool | int | str):
+        raise LoadTestError(f"{path}:{number}: a label is true, false, a class number or a word")
+    problem = fields.pop("input") if set(fields) == {"input"} else fields
+    if not isinstance(problem, dict) or not problem:
+        raise LoadTestError(f"{path}:{number}: the problem must be a JSON object with fields")
+    return Problem(problem, label)
