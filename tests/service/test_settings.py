@@ -1,0 +1,78 @@
+"""Settings: one definition, and flag, variable and documentation that agree with it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+from service.cli import app
+from service.errors import StartupError
+from service.settings import Settings, flag_of, read_settings, variable_of
+
+ROW = re.compile(r"^\| `(--[\w-]+)` \| `(FATHOM_\w+)` \| `?([^`|]+?)`? \| (.+) \|$", re.MULTILINE)
+
+
+def test_every_setting_has_a_flag_a_variable_and_a_line_in_the_docs() -> None:
+    documented = {
+        flag: (variable, default)
+        for flag, variable, default, _ in ROW.findall(Path("docs/settings.md").read_text(encoding="utf-8"))
+    }
+    flags = {
+        option.opts[0]: option.envvar
+        for option in typer.main.get_command(app).commands["serve"].params  # type: ignore[attr-defined]
+    }
+    assert set(documented) == set(flags) == {flag_of(name) for name in Settings.model_fields}
+    for name, field in Settings.model_fields.items():
+        flag, variable = flag_of(name), variable_of(name)
+        assert flags[flag] == documented[flag][0] == variable
+        default = documented[flag][1]
+        stated = read_settings({name: "" if default == "none" else default})
+        assert getattr(stated, name) == field.default, f"docs/settings.md: the default of {name}"
+        assert field.description
+
+
+def test_a_given_value_wins_over_the_environment_and_that_over_the_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert read_settings({}).slots == 64
+    monkeypatch.setenv("FATHOM_SLOTS", "7")
+    assert read_settings({}).slots == 7
+    assert read_settings({"slots": "9"}).slots == 9
+    monkeypatch.setenv("FATHOM_SLOTS", "")
+    assert read_settings({}).slots == 64
+
+
+def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FATHOM_API_KEYS", " one, two,")
+    monkeypatch.setenv("FATHOM_STEP_BUCKETS", "0.1,1")
+    settings = read_settings({})
+    assert [key.get_secret_value() for key in settings.api_keys] == ["one", "two"]
+    assert "one" not in repr(settings)
+    assert settings.step_buckets == (0.1, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", "70000"),
+        ("port", "http"),
+        ("slots", "0"),
+        ("device", "tpu"),
+        ("backend", "jax"),
+        ("drain_seconds", "-1"),
+        ("stall_seconds", "nan"),
+        ("max_body_bytes", "1.5"),
+        ("log_level", "loud"),
+        ("depth_buckets", "3,2"),
+        ("depth_buckets", "a,b"),
+        ("depth_buckets", ","),
+    ],
+)
+def test_a_bad_setting_is_refused_by_its_names(name: str, value: str) -> None:
+    with pytest.raises(StartupError) as refusal:
+        read_settings({name: value})
+    assert refusal.value.message.startswith(f"{name} ({flag_of(name)}, {variable_of(name)}): ")
+    assert "\n" not in refusal.value.message
