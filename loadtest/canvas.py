@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,7 +9,6 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-Place = Literal["best", "upper left", "lower right"]
 Colour = tuple[float, float, float, float]
 
 
@@ -27,7 +25,7 @@ class Theme:
     def colours(self, count: int) -> list[Colour]:
         """`count` colours from shallow to deep; a single one comes from the middle."""
         scale = LinearSegmentedColormap.from_list("depth", self.scale)
-        return [scale(place) for place in (np.linspace(0, 1, count) if count > 1 else [0.6])]
+        return [scale(0.6)] if count == 1 else [scale(place) for place in np.linspace(0, 1, count)]
 
 
 LIGHT = Theme("#1f2933", "#d9dee4", "#8a95a1", "#c8553d", ("#f2b134", "#4fb286", "#2f7fb5", "#3b2f7f"))
@@ -51,14 +49,10 @@ def new_figure(theme: Theme, title: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def add_legend(axes: Axes, theme: Theme, loc: Place = "best", columns: int = 1, below: bool = False) -> None:
-    """A legend without a frame: where there is room, at `loc`, or below the axes."""
+def add_legend(axes: Axes, theme: Theme, columns: int = 4) -> None:
+    """A legend without a frame below the axes, where it hides nothing."""
     legend = axes.legend(
-        loc="upper center" if below else loc,
-        bbox_to_anchor=(0.5, -0.14) if below else None,
-        ncols=columns,
-        frameon=False,
-        fontsize=9,
+        loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=columns, frameon=False, fontsize=9
     )
     for text in legend.get_texts():
         text.set_color(theme.ink)

@@ -219,5 +219,6 @@ def _condition(cell: Cell) -> tuple[object, ...]:
     return (cell.phase, cell.loop, cell.level, cell.depth)
 
 
-def _order(row: Row) -> tuple[int, float, int]:
-    return (("alone", "load", "sweep", "probe").index(row.phase), row.level, row.depth_to)
+def _order(row: Row) -> tuple[int, float, float]:
+    phase = ("alone", "load", "sweep", "probe").index(row.phase)
+    return (phase, row.depth_to, row.level) if row.phase == "sweep" else (phase, row.level, row.depth_to)

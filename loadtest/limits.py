@@ -15,8 +15,10 @@ LATE_SHARE = 0.2
 
 @dataclass(frozen=True)
 class ClientHealth:
-    """How the client processes fared in one cell; `limit` says in words why the client was the limit, None
-    if not.
+    """How the client processes fared in one cell.
+
+    `limit` says in words why the client was the limit, None if it was not. `full` says that requests waited
+    for a connection; a saturated server brings that about too, so it accuses nobody.
     """
 
     cell: int
@@ -25,8 +27,10 @@ class ClientHealth:
     cpu_ms_per_request: float
     lag_p95_ms: float
     late_p99_ms: float
+    wait_p99_ms: float
     unfinished: int
     limit: str | None
+    full: str | None
 
 
 def client_health(measured: Measured) -> ClientHealth:
@@ -36,6 +40,8 @@ def client_health(measured: Measured) -> ClientHealth:
     late = [s.late_ms for s in measured.samples if s.measured]
     latency = [s.latency_ms for s in measured.samples if s.measured and s.outcome == "ok"]
     lag_p95 = float(np.quantile(lags, 0.95)) if lags else 0.0
+    wait = [s.wait_ms for s in measured.samples if s.measured]
+    wait_p99 = float(np.quantile(wait, 0.99)) if wait else 0.0
     late_p99 = float(np.quantile(late, 0.99)) if late else 0.0
     allowed = max(LATE_MS, LATE_SHARE * float(np.median(latency))) if latency else LATE_MS
     busiest = max(shares, default=0.0)
@@ -57,8 +63,13 @@ def client_health(measured: Measured) -> ClientHealth:
         cpu_ms_per_request=measured.cost_s * 1e3,
         lag_p95_ms=lag_p95,
         late_p99_ms=late_p99,
+        wait_p99_ms=wait_p99,
         unfinished=sum(h.unfinished for h in measured.health),
         limit=limit,
+        full=f"requests waited {wait_p99:.1f} ms (p99) for a free connection, which their latency includes: "
+        "raise --connections if the server was not at its limit"
+        if wait_p99 > allowed
+        else None,
     )
 
 

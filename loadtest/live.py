@@ -111,6 +111,11 @@ def print_findings(console: Console, findings: Findings, verdict: Verdict) -> No
             f"[yellow]The client was the limit in {len(limits)} of {len(findings.client)} cells[/]; "
             f"cell {cell}: {words}"
         )
+    full = [health.full for health in findings.client if health.full]
+    if full:
+        console.print(
+            f"[yellow]Connections ran out in {len(full)} of {len(findings.client)} cells[/]: {full[0]}"
+        )
     for reason in verdict.reasons:
         console.print(f"[red]✗[/] {reason}")
     if verdict.passed:

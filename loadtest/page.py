@@ -21,7 +21,7 @@ _EXPLAINED = {
     "distribution": "Every percentile of every depth; the right end is the tail.",
     "throughput_against_p99": "What a higher rate costs: a line that bends upwards has reached saturation.",
     "time_spent": "The server's own account against the client's total.",
-    "steps_over_time": "How long until the first step can be read, and between steps.",
+    "steps_in_stream": "How long until the first step can be read, and between steps.",
     "used_depth": "With a halting rule, requests stop before their budget.",
     "quality_against_latency": "What deeper thinking buys, with 95 % intervals.",
     "head_of_line": "The farther right the coloured line, the longer shallow requests wait behind deep ones.",
@@ -125,7 +125,8 @@ def _page(report: dict[str, Any], findings: Findings, pictures: list[str]) -> st
         _facts(report),
     ]
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}: load test</title>'
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f"<title>{escape(title)}: load test</title>"
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>'
         f"<body>{''.join(parts)}</body></html>\n"
     )
@@ -139,6 +140,7 @@ def _verdict(report: dict[str, Any]) -> str:
         notes.append(
             f"the client was the limit in {len(limits)} of {len(client['cells'])} cells: {limits[0]}"
         )
+    notes += [cell["full"] for cell in client["cells"] if cell["full"]][:1]
     words = "Every bound was kept." if verdict["passed"] else "Not passed."
     items = "".join(f"<li>{escape(note)}</li>" for note in notes)
     kind = "verdict" if verdict["passed"] else "verdict bad"

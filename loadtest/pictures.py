@@ -24,7 +24,7 @@ def draw_all(findings: Findings, theme: Theme) -> dict[str, Figure]:
         "distribution": distribution,
         "throughput_against_p99": throughput_against_p99,
         "time_spent": time_spent,
-        "steps_over_time": steps_in_stream,
+        "steps_in_stream": steps_in_stream,
         "used_depth": used_depth,
         "quality_against_latency": quality_against_latency,
         "head_of_line": head_of_line,
@@ -41,7 +41,9 @@ def latency_against_depth(findings: Findings, theme: Theme) -> Figure | None:
     ]
     if not rows:
         return None
-    figure, axes = new_figure(theme, f"Latency against depth ({findings.plan.loop} loop)")
+    loaded = any(row.phase == "load" for row in rows)
+    loop = f"{findings.plan.loop} loop" if loaded else "closed loop, one user"
+    figure, axes = new_figure(theme, f"Latency against depth ({loop})")
     levels = {key: list(group) for key, group in groupby(rows, key=lambda row: (row.phase, row.level))}
     loads = [key for key in levels if key[0] == "load"]
     colours = dict(zip(loads, theme.colours(len(loads)), strict=True))
@@ -69,7 +71,7 @@ def latency_against_depth(findings: Findings, theme: Theme) -> Figure | None:
                 )
     axes.set(xlabel="steps used", ylabel="latency (ms)", xlim=(0, None), ylim=(0, None))
     depth_ticks(axes, sorted({round(row.steps_used or 0, 1) for row in rows}))
-    add_legend(axes, theme, loc="upper left")
+    add_legend(axes, theme, columns=2)
     return figure
 
 
@@ -78,7 +80,7 @@ def distribution(findings: Findings, theme: Theme) -> Figure | None:
     rows = _one_level(findings)
     if not rows:
         return None
-    title = f"Distribution of latency per depth ({rows[0].load})"
+    title = f"Distribution of latency per depth ({_load_of(rows)})"
     figure, axes = new_figure(theme, title)
     for row, colour in zip(rows, theme.colours(len(rows)), strict=True):
         values = np.sort([s.latency_ms for s in _samples(findings, row)])
@@ -93,7 +95,7 @@ def distribution(findings: Findings, theme: Theme) -> Figure | None:
     axes.set_xticks(shown, [marks[place] for place in shown])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set(xlabel="percentile of requests", ylabel="latency (ms, logarithmic)", xlim=(0.97, least))
-    add_legend(axes, theme, loc="upper left", columns=2 if len(rows) > 4 else 1)
+    add_legend(axes, theme)
     return figure
 
 
@@ -122,7 +124,7 @@ def throughput_against_p99(findings: Findings, theme: Theme) -> Figure | None:
         )  # fmt: skip
     log_ticks(axes)
     axes.set(xlabel="answers per second", ylabel="p99 latency (ms, logarithmic)", xlim=(0, None))
-    add_legend(axes, theme, columns=2 if len(depths) > 4 else 1)
+    add_legend(axes, theme)
     return figure
 
 
@@ -131,7 +133,7 @@ def time_spent(findings: Findings, theme: Theme) -> Figure | None:
     rows = [row for row in _one_level(findings) if row.queue_ms and row.compute_ms and row.latency_ms]
     if not rows:
         return None
-    figure, axes = new_figure(theme, f"Where the time goes, mean ({rows[0].load})")
+    figure, axes = new_figure(theme, f"Where the time goes, mean ({_load_of(rows)})")
     places = np.arange(len(rows))
     left = np.zeros(len(rows))
     parts = {
@@ -157,7 +159,7 @@ def time_spent(findings: Findings, theme: Theme) -> Figure | None:
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set(xlabel="mean latency (ms)", ylabel="depth asked")
     axes.grid(axis="y", visible=False)
-    add_legend(axes, theme, below=True, columns=3)
+    add_legend(axes, theme)
     return figure
 
 
@@ -166,7 +168,7 @@ def steps_in_stream(findings: Findings, theme: Theme) -> Figure | None:
     rows = [row for row in _one_level(findings) if row.first_step_ms]
     if not rows:
         return None
-    figure, axes = new_figure(theme, f"Steps as they stream in ({rows[0].load})")
+    figure, axes = new_figure(theme, f"Steps as they stream in ({_load_of(rows)})")
     places = np.arange(len(rows))
     series = {
         "to the first step": [row.first_step_ms for row in rows],
@@ -194,15 +196,19 @@ def steps_in_stream(findings: Findings, theme: Theme) -> Figure | None:
 
 
 def used_depth(findings: Findings, theme: Theme) -> Figure | None:
-    """How many steps requests took, stacked by how many they were allowed."""
+    """How many steps requests took, stacked by how many they were allowed.
+
+    Depths that were loaded one after the other weigh the same; those of a mix weigh what they came to.
+    """
     rows = [row for row in _one_level(findings) if row.used_depths]
     if not rows:
         return None
-    figure, axes = new_figure(theme, f"Steps used ({rows[0].load})")
+    figure, axes = new_figure(theme, f"Steps used ({_load_of(rows)})")
     steps = sorted({used for row in rows for used in row.used_depths})
-    total = sum(sum(row.used_depths.values()) for row in rows)
+    everything = sum(sum(row.used_depths.values()) for row in rows)
     base = np.zeros(len(steps))
     for row, colour in zip(rows, theme.colours(len(rows)), strict=True):
+        total = everything if row.mixed else len(rows) * sum(row.used_depths.values())
         share = np.array([row.used_depths.get(used, 0) / total * 100 for used in steps])
         axes.bar(
             np.arange(len(steps)), share, bottom=base, color=colour, width=0.72, label=f"asked {row.depth}"
@@ -212,7 +218,7 @@ def used_depth(findings: Findings, theme: Theme) -> Figure | None:
     axes.set_xticks(np.arange(len(steps))[::every], [str(used) for used in steps[::every]])
     axes.set(xlabel="steps used", ylabel="share of requests (%)", xlim=(-0.7, max(len(steps), 4) - 0.3))
     axes.grid(axis="x", visible=False)
-    add_legend(axes, theme, columns=2 if len(rows) > 4 else 1)
+    add_legend(axes, theme)
     return figure
 
 
@@ -221,7 +227,7 @@ def quality_against_latency(findings: Findings, theme: Theme) -> Figure | None:
     rows = [row for row in _one_level(findings) if row.accuracy and row.latency_ms]
     if not rows:
         return None
-    figure, axes = new_figure(theme, f"Quality against latency ({rows[0].load})")
+    figure, axes = new_figure(theme, f"Quality against latency ({_load_of(rows)})")
     points = [(row.latency_ms.p50, row.accuracy, row) for row in rows if row.latency_ms and row.accuracy]
     axes.plot(
         [x for x, _, _ in points], [a.share * 100 for _, a, _ in points], color=theme.faint, linewidth=1.5
@@ -230,12 +236,14 @@ def quality_against_latency(findings: Findings, theme: Theme) -> Figure | None:
         low, high = accuracy.interval95
         share = accuracy.share
         reach = [[(share - low) * 100], [(high - share) * 100]]
-        axes.errorbar([x], [share * 100], yerr=reach, fmt="o", color=colour, markersize=8, capsize=4)
-        axes.annotate(
-            f"depth {row.depth}", (x, share * 100), (8, 6), textcoords="offset points", color=theme.ink
-        )
-    axes.margins(x=0.15)
-    axes.set(xlabel="median latency (ms)", ylabel="right answers (%)", ylim=(None, 101.5))
+        axes.errorbar(
+            [x], [share * 100], yerr=reach, fmt="o", color=colour, markersize=8, capsize=4,
+            label=f"depth {row.depth}",
+        )  # fmt: skip
+    axes.margins(0.15)
+    axes.set(xlabel="median latency (ms)", ylabel="right answers (%)")
+    axes.set_ylim(top=min(101.5, axes.get_ylim()[1]))
+    add_legend(axes, theme)
     return figure
 
 
@@ -260,7 +268,7 @@ def head_of_line(findings: Findings, theme: Theme) -> Figure | None:
         ylim=(0, 102),
         xlim=(0, None),
     )
-    add_legend(axes, theme, loc="lower right")
+    add_legend(axes, theme)
     return figure
 
 
@@ -269,7 +277,7 @@ def latency_over_time(findings: Findings, theme: Theme) -> Figure | None:
     rows = _one_level(findings)
     if not rows:
         return None
-    figure, axes = new_figure(theme, f"Slowest request over time ({rows[0].load}, first repeat)")
+    figure, axes = new_figure(theme, f"Slowest request over time ({_load_of(rows)}, first repeat)")
     for row, colour in zip(rows, theme.colours(len(rows)), strict=True):
         measured = next(m for m in findings.cells if m.number == row.cells[0])
         samples = measured_samples(measured, row.depth_from, row.depth_to)
@@ -287,7 +295,7 @@ def latency_over_time(findings: Findings, theme: Theme) -> Figure | None:
             label=f"depth {row.depth}",
         )
     axes.set(xlabel="time in the cell (s)", ylabel="latency (ms)", ylim=(0, None), xlim=(0, None))
-    add_legend(axes, theme, columns=2 if len(rows) > 4 else 1)
+    add_legend(axes, theme)
     return figure
 
 
@@ -307,6 +315,12 @@ def _one_level(findings: Findings) -> list[Row]:
         and ((None if row.mixed else row.depth_to), row.level) in best
     ]
     return swept or [row for row in findings.rows if row.phase == "alone" and row.latency_ms]
+
+
+def _load_of(rows: list[Row]) -> str:
+    """The load that all of `rows` were under, in words."""
+    loads = list(dict.fromkeys(row.load for row in rows))
+    return loads[0] if len(loads) == 1 else "open loop, each at its highest rate that holds"
 
 
 def _samples(findings: Findings, row: Row) -> list[Sample]:

@@ -26,7 +26,7 @@ PERCENTILE_COLUMNS = ("p50", "p90", "p95", "p99", "max")
 
 
 def build_report(findings: Findings, target: Target, verdict: Verdict) -> dict[str, Any]:
-    """The report as JSON values. Milliseconds, seconds and requests per second, as each name's ending says."""
+    """The report as JSON values: milliseconds (`_ms`), seconds (`_s`) and requests per second."""
     plan = findings.plan
     limited = [health.limit for health in findings.client if health.limit]
     return {

@@ -6,6 +6,7 @@ It runs on a thread of its own, on a port of its own choosing. Every request's l
 """
 
 import asyncio
+import itertools
 import json
 import threading
 import time
@@ -30,6 +31,12 @@ def linear(a: float, b: float) -> Script:
     return lambda steps, _now: a + b * steps
 
 
+def listed(seconds: list[float]) -> Script:
+    """Requests take these times in turn."""
+    turn = itertools.cycle(seconds)
+    return lambda _steps, _now: next(turn)
+
+
 def stall(base: float, begin: float, end: float) -> Script:
     """Requests take `base` seconds, but nothing is answered from `begin` to `end`."""
     return lambda _steps, now: max(base, end - now) if begin <= now < end else base
@@ -49,6 +56,9 @@ class Stub:
     task: str = "graph"
     served: int = 0
     waiting: int = 0
+    held_ms: list[float] = field(
+        default_factory=list
+    )  # how long each answer really took, for sleeps oversleep
     asked: list[int] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     cut_streams: bool = False
@@ -56,9 +66,12 @@ class Stub:
     _epoch: float | None = None
     _semaphore: asyncio.Semaphore | None = None
 
-    def restart_clock(self) -> None:
-        """The script's time begins with the next request."""
-        self._epoch = None
+    def restart(self) -> None:
+        """Forgets what was served; the script's time begins with the next request."""
+        self._epoch, self.served = None, 0
+        self.held_ms.clear()
+        self.asked.clear()
+        self.bodies.clear()
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         assert scope["type"] == "http"
@@ -157,6 +170,7 @@ class Stub:
 
     def _answer(self, request: dict[str, Any], steps: int, arrived: float, began: float) -> dict[str, Any]:
         now = time.monotonic()
+        self.held_ms.append((now - arrived) * 1e3)
         halted = steps < request["max_steps"]
         return {
             "id": "req_1",

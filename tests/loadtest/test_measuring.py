@@ -1,0 +1,204 @@
+"""The proof that it measures right: real HTTP against a server whose latencies are scripted.
+
+Scripted latencies are long against the jitter of a shared machine. Where a bound is tight, the truth is
+what the server really did, for a sleeping server oversleeps on a busy machine too.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loadtest.budgets import parse_mix
+from loadtest.experiment import Findings
+from tests.loadtest.running import loaded, measured, samples
+from tests.loadtest.stub import Stub, constant, linear, listed, stall
+
+
+def test_open_loop_percentiles_are_within_two_per_cent_over_two_client_processes() -> None:
+    times = [float(t) for t in 0.3 + np.random.default_rng(0).gamma(2, 0.2, 400)]
+    stub = Stub(listed(times))
+    findings = measured(
+        stub, depths=(4,), rates=(30.0,), arrivals="constant", duration_s=4, warmup_s=0.0, processes=2
+    )
+    row = loaded(findings, 4)
+    assert row.latency_ms is not None
+    assert row.outcomes["ok"] == len(stub.held_ms) == 120
+    for name, q in {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "max": 1.0}.items():
+        assert getattr(row.latency_ms, name) == pytest.approx(np.quantile(stub.held_ms, q), rel=0.02)
+    assert row.rates.offered == pytest.approx(30, rel=0.01)
+    assert sorted(s.number for s in samples(findings)) == list(range(120))
+    assert findings.client[0].processes == 2
+
+
+@pytest.fixture(scope="module")
+def line() -> Findings:
+    """Latency linear in depth: 40 ms + 8 ms a step."""
+    return measured(Stub(linear(0.04, 0.008)), depths=(1, 8, 32), concurrency=(4,), duration_s=2)
+
+
+def test_the_fit_recovers_a_and_b(line: Findings) -> None:
+    fit = line.fits[0].fit
+    assert fit.b_ms == pytest.approx(8, rel=0.05)
+    assert 40 <= fit.a_ms <= 60  # on top of the scripted 40: HTTP, and a busy machine
+    assert fit.linear
+    assert [residual.steps for residual in fit.residuals] == [1, 8, 32]
+
+
+def test_closed_loop_keeps_exactly_the_users_it_was_given(line: Findings) -> None:
+    for cell in line.cells:
+        edges = sorted(
+            [(s.due_s, 1) for s in cell.samples] + [(s.done_s, -1) for s in cell.samples],
+            key=lambda edge: (edge[0], edge[1]),
+        )
+        assert max(np.cumsum([step for _, step in edges])) == 4
+
+
+def test_server_times_are_held_against_the_clients_total(line: Findings) -> None:
+    row = loaded(line, 32)
+    assert row.latency_ms is not None
+    assert row.compute_ms is not None
+    assert row.outside_ms is not None
+    assert row.compute_ms.p50 == pytest.approx(296, rel=0.05)
+    assert 0 < row.outside_ms.p50 < 30
+    assert row.used_depths == {32: row.outcomes["ok"]}
+    assert row.halt_reasons == {"budget": row.outcomes["ok"]}
+
+
+def test_constant_latency_has_no_slope_and_no_growth_by_depth() -> None:
+    findings = measured(Stub(constant(0.1)), depths=(1, 32), concurrency=(4,), duration_s=1)
+    fit = findings.fits[0].fit
+    assert abs(fit.b_ms) < 0.3
+    assert fit.a_ms == pytest.approx(105, rel=0.1)
+
+
+def test_a_stall_shows_in_full_in_open_loop() -> None:
+    """One second without answers at 50 requests a second: every request due in it waits for its end."""
+    findings = measured(
+        Stub(stall(0.01, 1.0, 2.0)),
+        depths=(4,), rates=(50.0,), arrivals="constant", duration_s=3, warmup_s=0.0,
+    )  # fmt: skip
+    delayed = [s for s in samples(findings) if s.latency_ms > 250]
+    assert len(delayed) == pytest.approx(37, abs=4)  # due in the first three quarters of the stall
+    assert max(s.latency_ms for s in delayed) == pytest.approx(1000, rel=0.06)
+    # Each waits from when it was due until the stall ends.
+    assert np.std([s.due_s + s.latency_ms / 1e3 for s in delayed]) < 0.05
+
+
+def test_a_closed_loop_hides_the_same_stall() -> None:
+    """What open loop is for: the one user sends nothing while it waits."""
+    findings = measured(
+        Stub(stall(0.01, 1.0, 2.0)), depths=(4,), concurrency=(1,), duration_s=3, warmup_s=0.0
+    )
+    assert sum(s.latency_ms > 250 for s in samples(findings)) == 1
+    row = loaded(findings, 4)
+    assert row.latency_ms is not None
+    assert row.latency_ms.p95 < 100
+    assert (row.loop, row.load) == ("closed", "closed, 1 user")
+
+
+def test_waiting_for_a_free_connection_counts_as_latency() -> None:
+    """A client that has run out of connections must not make the server look fast."""
+    findings = measured(
+        Stub(constant(0.2)),
+        depths=(4,), rates=(20.0,), arrivals="constant", duration_s=1, warmup_s=0.0, connections=2,
+    )  # fmt: skip
+    last = max(samples(findings), key=lambda s: s.due_s)
+    assert last.latency_ms > 700  # two at a time take two seconds for what was due in one
+    assert last.wait_ms == pytest.approx(last.latency_ms - 200, rel=0.1)
+    assert "free connection" in (findings.client[0].full or "")
+
+
+def test_streamed_steps_are_timed_one_by_one() -> None:
+    findings = measured(Stub(linear(0.0, 0.04)), depths=(6,), concurrency=(2,), duration_s=1, stream=True)
+    row = loaded(findings, 6)
+    assert row.first_step_ms is not None
+    assert row.between_steps_ms is not None
+    assert row.first_step_ms.p50 == pytest.approx(40, abs=15)
+    assert row.between_steps_ms.p50 == pytest.approx(40, abs=4)
+    assert row.between_steps_ms.count == 5 * row.outcomes["ok"]
+
+
+def test_a_stream_that_is_cut_short_has_failed() -> None:
+    stub = Stub(constant(0.02), cut_streams=True)
+    row = loaded(measured(stub, depths=(2,), concurrency=(1,), duration_s=0.5, stream=True), 2)
+    assert row.outcomes["ok"] == 0
+    assert list(row.errors) == ["the stream ended before its done event"]
+
+
+def test_refused_failed_and_timed_out_are_told_apart() -> None:
+    full = measured(
+        Stub(constant(0.2), slots=1, queue_limit=1), depths=(2,), concurrency=(4,), duration_s=0.6
+    )
+    assert loaded(full, 2).outcomes["refused"] > 0
+    assert loaded(full, 2).errors["overloaded"] == loaded(full, 2).outcomes["refused"]
+    broken = loaded(measured(Stub(fail_with=500), depths=(2,), rates=(20.0,), duration_s=0.5, trial=False), 2)
+    assert broken.outcomes["failed"] == broken.requests
+    assert broken.error_rate == 1
+    slow = loaded(
+        measured(Stub(constant(0.6)), depths=(2,), rates=(8.0,), duration_s=0.6, timeout_s=0.2, trial=False),
+        2,
+    )
+    assert slow.outcomes["timed_out"] == slow.requests
+    assert slow.latency_ms is not None
+    assert slow.latency_ms.p50 == pytest.approx(200, abs=60)  # a lower bound, and counted
+    assert not slow.keeps(1000)
+
+
+def test_a_mix_is_grouped_halting_is_seen_and_labels_give_accuracy() -> None:
+    stub = Stub(linear(0.005, 0.001), halt_at=3, answers=lambda _input: True)
+    mix = parse_mix("weighted:1=1,4=1,8=1", 8)
+    findings = measured(stub, depths=(1, 4, 8), mix=mix, concurrency=(6,), duration_s=1.2)
+    rows = {row.depth: row for row in findings.rows}
+    assert set(rows) == {"1", "2-4", "5-8"}
+    assert rows["1"].halt_reasons.keys() == {"budget"}
+    assert rows["5-8"].halt_reasons.keys() == {"halted"}
+    assert rows["5-8"].used_depths.keys() == {3}
+    accuracy = rows["5-8"].accuracy
+    assert accuracy is not None
+    assert 0.2 < accuracy.share < 0.8  # half the problems are labelled true
+
+
+def test_deep_load_shows_in_the_probe_when_a_server_makes_the_shallow_wait() -> None:
+    """One slot: a depth-1 request waits for whole deep ones."""
+    findings = measured(
+        Stub(linear(0.0, 0.005), slots=1),
+        depths=(1, 30),
+        concurrency=(2,),
+        duration_s=0.5,
+        alone_s=0.5,
+        probe_s=2.0,
+    )
+    assert findings.probe is not None
+    assert findings.probe.added_ms is not None
+    assert findings.probe.added_ms > 100
+
+
+def test_the_sweep_finds_what_one_slot_can_serve() -> None:
+    """50 ms a request, one at a time: twenty a second."""
+    findings = measured(
+        Stub(constant(0.05), slots=1), depths=(4,), sweep=True, arrivals="constant", duration_s=1.0, alone_s=0.5, max_rate=100.0,
+    )  # fmt: skip
+    found = findings.searches[0].search
+    assert found.best is not None
+    assert 12 <= found.best <= 21
+    assert found.broken is not None
+    assert found.broken <= 30
+
+
+def test_any_server_of_the_open_inference_protocol_can_be_measured(tmp_path: Path) -> None:
+    file = tmp_path / "problems.jsonl"
+    file.write_text('{"tensors": {"tokens": [[1, 2, 3, 4]]}, "label": 1}\n')
+    stub = Stub(constant(0.02))
+    findings = measured(
+        stub, wire="v2", problems=file, depths=(5,), concurrency=(1,), duration_s=0.5,
+        halting={"criterion": "kl", "threshold": 0.01},
+    )  # fmt: skip
+    row = loaded(findings, 5)
+    assert row.outcomes["ok"] == row.requests > 5
+    assert row.used_depths.keys() == {5}
+    assert row.accuracy is not None
+    assert row.accuracy.share == 1
+    tensor = {"name": "tokens", "shape": [1, 4], "datatype": "INT32", "data": [1, 2, 3, 4]}
+    parameters = {"max_steps": 5, "halting_criterion": "kl", "halting_threshold": 0.01}
+    assert stub.bodies[0] == {"inputs": [tensor], "parameters": parameters}
