@@ -45,6 +45,7 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
+        self.scale = math.sqrt(width // heads)  # a number, so that tracing keeps it one
         self.project = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
@@ -52,7 +53,7 @@ class Attention(nn.Module):
         rows, tokens, width = x.shape
         split = self.project(x).reshape(rows, tokens, 3, self.heads, width // self.heads)
         query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, H, N, D/H)
-        logits = query @ key.transpose(-2, -1) / math.sqrt(width // self.heads)
+        logits = query @ key.transpose(-2, -1) / self.scale
         mixed = torch.softmax(logits + attention, dim=-1) @ value
         return self.out(mixed.transpose(1, 2).reshape(rows, tokens, width))
 

@@ -1,0 +1,114 @@
+"""Checkpoints: a folder of tensors (safetensors) and facts (JSON) that is either whole or not there.
+
+    <run>/checkpoints/000500/
+        tensors.safetensors   model.*, ema.*, optimizer.<name>.<moment>, rng.*
+        state.json            the update, the curriculum, NumPy's generators, seconds trained
+
+Written under another name, flushed to the disk, then renamed: a kill at any moment leaves the last
+whole checkpoint in place. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from model.errors import FathomError
+
+TENSORS, STATE = "tensors.safetensors", "state.json"
+KEPT = 2  # checkpoints of a run that stay; older ones go
+
+
+class RunError(FathomError):
+    """A run's folder that cannot be read, written or continued."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything a run is after some update."""
+
+    tensors: dict[str, Tensor]
+    state: dict[str, Any]
+
+    @property
+    def update(self) -> int:
+        return int(self.state["update"])
+
+    def part(self, name: str) -> dict[str, Tensor]:
+        """The tensors called "<name>.*", by what follows."""
+        prefix = f"{name}."
+        return {
+            key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)
+        }
+
+
+def save(run: Path, checkpoint: Checkpoint) -> Path:
+    """Write a checkpoint and drop old ones. Raises RunError if the disk is full or forbids it."""
+    folder = run / "checkpoints" / f"{checkpoint.update:07d}"
+    draft = folder.with_name(f"{folder.name}.part")
+    try:
+        if folder.is_dir():
+            return folder  # this very update is already there, and whole
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        write_durably(draft / TENSORS, safetensors.torch.save(checkpoint.tensors))
+        write_durably(draft / STATE, (json.dumps(checkpoint.state, indent=2) + "\n").encode())
+        os.replace(draft, folder)
+        _flush_folder(folder.parent)
+        for old in _whole(run)[:-KEPT]:
+            shutil.rmtree(old)
+    except OSError as error:
+        raise unwritable(run, error) from error
+    return folder
+
+
+def load(run: Path) -> Checkpoint:
+    """The newest whole checkpoint of a run. Raises RunError if there is none or it cannot be read."""
+    folders = _whole(run)
+    if not folders:
+        raise RunError(f"{run} has no checkpoint: it is no run, or was stopped before its first one")
+    try:
+        tensors = safetensors.torch.load_file(folders[-1] / TENSORS)
+        state = json.loads((folders[-1] / STATE).read_bytes())
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise RunError(f"{folders[-1]} cannot be read ({error})") from error
+    return Checkpoint(tensors, state)
+
+
+def exists(run: Path) -> bool:
+    """Whether a run has a checkpoint to continue from."""
+    return bool(_whole(run))
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file and wait until the disk has it."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def unwritable(path: Path, error: OSError) -> RunError:
+    """The one line for a disk that is full or a folder that forbids writing."""
+    return RunError(f"cannot write to {path}: {error.strerror or error}")
+
+
+def _whole(run: Path) -> list[Path]:
+    folder = run / "checkpoints"
+    return sorted(path for path in folder.glob("*") if path.suffix != ".part") if folder.is_dir() else []
+
+
+def _flush_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

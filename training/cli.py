@@ -1,0 +1,103 @@
+"""The commands `train`, `evaluate` and `export`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from model.errors import FathomError
+
+app = typer.Typer(help="Train, evaluate and export depth-recurrent models.", no_args_is_help=True)
+
+
+class TaskName(StrEnum):
+    GRAPH = "graph"
+
+
+class Preset(StrEnum):
+    DEFAULT = "default"
+    PAPER = "paper"
+
+
+@app.command()
+def train(
+    task: Annotated[TaskName, typer.Argument(help="What to learn.")],
+    preset: Annotated[
+        Preset,
+        typer.Option(envvar="FATHOM_PRESET", help="default: this project's recipe; paper: the paper's."),
+    ] = Preset.DEFAULT,
+    out: Annotated[
+        Path | None, typer.Option(envvar="FATHOM_OUT", help="The run's folder; runs/TASK if not given.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(envvar="FATHOM_RESUME", help="Continue this run from its last checkpoint.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(envvar="FATHOM_SEED", help="Seed of the weights and of the problems.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", envvar="FATHOM_SET", help="Replace a field: --set network.width=128, repeatable."
+        ),
+    ] = None,
+    quiet: Annotated[bool, typer.Option(envvar="FATHOM_QUIET", help="Say nothing but errors.")] = False,
+) -> None:
+    """Train a model. Ctrl-C saves; --resume continues to the same result. Under torchrun: data-parallel."""
+    from training.start import start
+
+    chosen = [*(set_ or []), *([f"seed={seed}", f"data_seed={seed}"] if seed is not None else [])]
+    with _one_line():
+        start(task.value, preset.value, out, resume, chosen, Console(), quiet)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(envvar="FATHOM_OUT", help="REPOSITORY/MODEL/VERSION; bundles/TASK/1 if not given."),
+    ] = None,
+    problems: Annotated[
+        int,
+        typer.Option(envvar="FATHOM_PROBLEMS", min=2, help="Calibration problems per difficulty; even."),
+    ] = 1200,
+    replace: Annotated[
+        bool, typer.Option("--replace", envvar="FATHOM_REPLACE", help="Replace a bundle that is there.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option(envvar="FATHOM_QUIET", help="Say nothing but errors.")] = False,
+) -> None:
+    """Export a run as a bundle: ONNX and TorchScript, checked against torch, halting calibrated."""
+    from training.calibrate import CalibrationPlan
+    from training.export import export as write
+    from training.run import read_config
+
+    console = Console(quiet=quiet)
+    with _one_line():
+        where = out or Path("bundles") / read_config(run).task.name / "1"
+        bundle = write(run, where, CalibrationPlan(problems - problems % 2), replace, console.print)
+        console.print(f"wrote {bundle.folder}: serve it with fathom serve", soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    """Whatever the caller did wrong is one line on stderr; exit 1, or 130 where a signal stopped us."""
+    try:
+        yield
+    except FathomError as error:
+        stopped = type(error).__name__ == "Interrupted"  # its module imports torch, which --help must not
+        typer.echo(error.message if stopped else f"error: {error.message}", err=True)
+        raise typer.Exit(130 if stopped else 1) from None
+    except KeyboardInterrupt:
+        typer.echo("stopped", err=True)
+        raise typer.Exit(130) from None
+
+
+if __name__ == "__main__":
+    app()

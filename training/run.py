@@ -1,0 +1,130 @@
+"""A run's folder: configuration, provenance, metrics and checkpoints.
+
+<run>/config.json   provenance.json   metrics.jsonl   checkpoints/
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model.config import RecurrentConfig
+from model.recurrent import RecurrentTransformer
+from training import checkpoint
+from training.checkpoint import RunError
+from training.config import TrainConfig, differences, from_json, to_json
+
+CONFIG, PROVENANCE, METRICS = "config.json", "provenance.json", "metrics.jsonl"
+
+
+def create(run: Path, config: TrainConfig, device: str, processes: int) -> None:
+    """Make the folder of a new run. Raises RunError if it is taken or cannot be written."""
+    if (run / CONFIG).exists():
+        raise RunError(f"{run} holds a run already: continue it with --resume {run}, or choose another --out")
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        checkpoint.write_durably(run / CONFIG, to_json(config).encode())
+        facts = json.dumps(_provenance(device, processes), indent=2) + "\n"
+        checkpoint.write_durably(run / PROVENANCE, facts.encode())
+    except OSError as error:
+        raise checkpoint.unwritable(run, error) from error
+
+
+def read_config(run: Path) -> TrainConfig:
+    """The configuration of a run. Raises RunError or ConfigError."""
+    try:
+        return from_json((run / CONFIG).read_text("utf-8"))
+    except OSError as error:
+        raise RunError(f"{run} is not a run: {CONFIG} cannot be read ({error.strerror})") from error
+
+
+def check_same(run: Path, config: TrainConfig) -> None:
+    """Raises RunError, naming the fields, unless this is the configuration the run began with."""
+    if odd := differences(read_config(run), config):
+        raise RunError(
+            f"{run} was started with another {', '.join(odd)}; resume it unchanged or start a new run"
+        )
+
+
+def read_provenance(run: Path) -> dict[str, Any]:
+    """How the run came about, and how long it has trained."""
+    try:
+        facts: dict[str, Any] = json.loads((run / PROVENANCE).read_bytes())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{run / PROVENANCE} cannot be read ({error})") from error
+    return facts
+
+
+def read_network(run: Path) -> tuple[RecurrentTransformer, checkpoint.Checkpoint]:
+    """The averaged weights of the newest checkpoint, as a network that is ready to answer."""
+    saved = checkpoint.load(run)
+    network = build_network(read_config(run).network)
+    network.load_state_dict(saved.part("ema"))
+    return network.eval(), saved
+
+
+def build_network(config: RecurrentConfig) -> RecurrentTransformer:
+    """A network with fresh weights drawn from torch's global generator."""
+    return RecurrentTransformer(config)
+
+
+class Metrics:
+    """metrics.jsonl: one object a line, appended as training goes."""
+
+    def __init__(self, run: Path, from_update: int) -> None:
+        """Lines after from_update, which a resumed run will write again, are dropped."""
+        self._path = run / METRICS
+        try:
+            lines = self._path.read_text("utf-8").splitlines() if self._path.exists() else []
+            kept = [line for line in lines if _update_of(line) <= from_update]
+            draft = self._path.with_suffix(".part")
+            checkpoint.write_durably(draft, "".join(f"{line}\n" for line in kept).encode())
+            os.replace(draft, self._path)
+        except OSError as error:
+            raise checkpoint.unwritable(run, error) from error
+
+    def write(self, facts: dict[str, float]) -> None:
+        """Append one line. Raises RunError where the disk is full."""
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(facts) + "\n")
+        except OSError as error:
+            raise checkpoint.unwritable(self._path, error) from error
+
+
+def _update_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["update"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")  # a line that a kill cut short
+
+
+def _provenance(device: str, processes: int) -> dict[str, Any]:
+    return {
+        "command": shlex.join(["fathom", *sys.argv[1:]]),
+        "commit": _commit(),
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "processes": processes,
+        "torch": torch.__version__,
+    }
+
+
+def _commit() -> str | None:
+    """The commit of this code, "+changes" behind it where files differ; None outside git."""
+    root = Path(__file__).resolve().parent.parent
+    ask = ("rev-parse", "HEAD"), ("status", "--porcelain", "--", "training", "model")
+    try:
+        commit, changes = (
+            subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout
+            for words in ask
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.strip() + ("+changes" if changes.strip() else "")

@@ -1,0 +1,65 @@
+"""From a command line to a running trainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from training import checkpoint, run
+from training.config import PAPER, ConfigError, TrainConfig, configure
+from training.parallel import joined
+from training.trainer import Outcome, Trainer
+
+
+def start(
+    task: str,
+    preset: str,
+    out: Path | None,
+    resume: Path | None,
+    overrides: list[str],
+    console: Console,
+    silent: bool,
+) -> Outcome:
+    """Begin or continue a run and train it to the end. Raises FathomError where that cannot be."""
+    if resume is not None:
+        if out is not None and out.resolve() != resume.resolve():
+            raise ConfigError("--resume continues a run in its own folder: leave --out away")
+        known = run.read_config(resume)
+        if known.task.name != task:
+            raise ConfigError(f"{resume} trains {known.task.name}, not {task}")
+        if preset == "paper" and overrides == [] and known != PAPER:
+            run.check_same(resume, PAPER)
+        config = configure(known, overrides)
+        run.check_same(resume, config)
+    else:
+        config = configure(PAPER if preset == "paper" else TrainConfig(), overrides)
+    folder = resume or out or Path("runs") / task
+    device = _device(config)
+    torch.set_num_threads(config.threads)
+    with joined(device) as world:
+        if resume is None and world.leads:
+            run.create(folder, config, device, world.size)
+        trainer = Trainer(config, folder, world, device)
+        if resume is not None:
+            trainer.restore(checkpoint.load(folder))
+        outcome = trainer.train(console, silent)
+    if world.leads and not silent:
+        reached = f"{outcome.accuracy:.1%} at {config.task.probe} {config.task.unit}"
+        console.print(
+            f"trained {folder} in {outcome.seconds:.0f} s: {reached} (trained on up to "
+            f"{config.curriculum.end}); next: fathom evaluate {folder}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return outcome
+
+
+def _device(config: TrainConfig) -> str:
+    """cuda only where there is one: asking for it elsewhere is an error, never a silent CPU run."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device=cuda was asked for, but torch finds no CUDA device; use device=cpu")
+    if config.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return config.device

@@ -1,0 +1,233 @@
+"""The training loop: draw a batch, think silently, grade the end, average the weights, save.
+
+The recipe and what each part of it buys is in docs/training.md. Everything random comes from
+generators whose state is in the checkpoint, and nothing depends on the clock, so a run that was
+stopped and resumed ends with the same weights, bit for bit on a CPU, as one that never stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from model.errors import FathomError
+from training import checkpoint
+from training.checkpoint import Checkpoint
+from training.config import ConfigError, TrainConfig
+from training.curriculum import Curriculum
+from training.measure import accuracy_at
+from training.parallel import World
+from training.progress import Display
+from training.run import Metrics, build_network
+from training.unroll import Plan, Unrolled
+
+LOG_EVERY = 50  # updates
+PROBE_PROBLEMS, PROBE_SEED = 64, 1_000_003
+
+
+class Interrupted(FathomError):
+    """The run was asked to stop, and has saved what it had."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    updates: int
+    seconds: float
+    accuracy: float  # on the probe
+
+
+class Trainer:
+    """One run on one process; under torchrun every process has one and they move in step."""
+
+    def __init__(self, config: TrainConfig, run: Path, world: World, device: str) -> None:
+        if config.batch < world.size:
+            raise ConfigError(f"batch {config.batch} is smaller than the number of processes, {world.size}")
+        self.config, self.run, self.world, self.device = config, run, world, device
+        torch.manual_seed(config.seed)
+        self.network = build_network(config.network).to(device)
+        self.averaged = build_network(config.network).to(device).eval()
+        self.averaged.load_state_dict(self.network.state_dict())
+        self.noise = torch.Generator(device).manual_seed(config.seed)
+        self.numbers = np.random.default_rng(config.data_seed)
+        self.curriculum = Curriculum.start(config.curriculum)
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.updates = 0
+        self.seconds = 0.0
+        unrolled = Unrolled(self.network, config.task, self.noise)
+        # With burn-in the embedding gets no gradient; DistributedDataParallel wants to be told.
+        self._loss: nn.Module = (
+            DistributedDataParallel(unrolled, find_unused_parameters=True) if world.size > 1 else unrolled
+        )
+
+    def train(self, console: Console, silent: bool = False) -> Outcome:
+        """Train to the last update. Raises Interrupted on SIGINT or SIGTERM, after saving."""
+        config, leads = self.config, self.world.leads
+        metrics = Metrics(self.run, self.updates) if leads else None
+        accuracy = 0.0
+        with Display(config, console, silent or not leads) as display, _stop_signals() as stop:
+            since = time.monotonic()
+            while self.updates < config.updates:
+                facts = self._update()
+                now = time.monotonic()
+                self.seconds, since = self.seconds + now - since, now
+                display.update(self.updates, self.curriculum)
+                if metrics and self.updates % LOG_EVERY == 0:
+                    metrics.write({**facts, "seconds": round(self.seconds, 1)})
+                if self.updates % config.checkpoint_every == 0 or self.updates == config.updates:
+                    self.save()
+                    if leads:
+                        accuracy = self._probe()
+                        display.probed(self.updates, self.curriculum, accuracy, self.seconds)
+                if self._any(bool(stop)):
+                    self.save()
+                    raise Interrupted(
+                        f"stopped after {self.updates} updates; continue with --resume {self.run}"
+                    )
+        return Outcome(self.updates, self.seconds, accuracy)
+
+    def save(self) -> None:
+        """Write a checkpoint, on the first process."""
+        if self.world.leads:
+            checkpoint.save(self.run, self._checkpoint())
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Become what the checkpoint holds."""
+        state = saved.state
+        self.network.load_state_dict(saved.part("model"))
+        self.averaged.load_state_dict(saved.part("ema"))
+        for name, parameter in self.network.named_parameters():
+            if moments := saved.part(f"optimizer.{name}"):
+                # The step count stays on the CPU, as AdamW keeps it; the moments lie with the weights.
+                self.optimizer.state[parameter] = {
+                    key: value if key == "step" else value.to(self.device) for key, value in moments.items()
+                }
+        self.noise.set_state(saved.tensors["rng.noise"])
+        torch.set_rng_state(saved.tensors["rng.cpu"])
+        if "rng.cuda" in saved.tensors and self.device == "cuda":
+            torch.cuda.set_rng_state(saved.tensors["rng.cuda"])
+        self.numbers.bit_generator.state = state["numbers"]
+        self.curriculum = Curriculum(self.config.curriculum, **state["curriculum"])
+        self.updates, self.seconds = saved.update, float(state["seconds"])
+
+    def _update(self) -> dict[str, float]:
+        """One step of the optimizer; what happened, for the metrics."""
+        config, curriculum = self.config, self.curriculum
+        batch = config.task.sample(self.numbers, config.batch, curriculum.difficulty)
+        plan = Plan(
+            burn_in=int(self.numbers.integers(0, curriculum.burn_in + 1)),
+            steps=curriculum.difficulty + int(self.numbers.integers(0, config.extra_steps + 1)),
+            noise=config.noise * min(1.0, self.updates / max(1, config.noise_ramp)),
+            rows=self.world.rows(config.batch),
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(config, self.updates)
+        self.optimizer.zero_grad()
+        with torch.autocast(self.device, torch.bfloat16, enabled=_bfloat16(config, self.device)):
+            share = self._loss(batch.rows(plan.rows).to(self.device), config.batch, plan)
+        (share * self.world.size).backward()  # gradients are averaged over processes; shares add up
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
+        self.optimizer.step()
+        self._average()
+        self.updates += 1
+        loss = float(self.world.total(share.detach()))
+        if not math.isfinite(loss):
+            raise checkpoint.RunError(f"the loss is {loss} at update {self.updates}: lower learning_rate")
+        curriculum.observe(self.updates, loss)
+        return {
+            "update": self.updates,
+            "loss": loss,
+            "running_loss": curriculum.loss,
+            "difficulty": curriculum.difficulty,
+            "burn_in": curriculum.burn_in,
+            "gradient_norm": float(norm),
+            "learning_rate": learning_rate(config, self.updates - 1),
+        }
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Exponential moving average of the weights; the plain weights early on, so that it starts near."""
+        decay = min(self.config.ema, (1 + self.updates) / (10 + self.updates))
+        for average, current in zip(self.averaged.parameters(), self.network.parameters(), strict=True):
+            average.lerp_(current, 1 - decay)
+
+    def _probe(self) -> float:
+        """Accuracy far beyond the trained difficulty, one step per unit of it; draws from nothing shared."""
+        task = self.config.task
+        rng = np.random.default_rng(PROBE_SEED)
+        problems = task.problems(rng, task.splits[0], task.probe, PROBE_PROBLEMS)
+        return accuracy_at(self.averaged, problems, task.probe, self.device)
+
+    def _any(self, flag: bool) -> bool:
+        """Whether any process says so: all must stop at the same update."""
+        return bool(self.world.total(torch.tensor(float(flag), device=self.device)))
+
+    def _checkpoint(self) -> Checkpoint:
+        tensors = {
+            "rng.noise": self.noise.get_state(),
+            "rng.cpu": torch.get_rng_state(),
+            **({"rng.cuda": torch.cuda.get_rng_state()} if self.device == "cuda" else {}),
+        }
+        for prefix, network in (("model", self.network), ("ema", self.averaged)):
+            tensors.update({f"{prefix}.{name}": value for name, value in network.state_dict().items()})
+        for name, parameter in self.network.named_parameters():
+            for key, value in self.optimizer.state[parameter].items():
+                tensors[f"optimizer.{name}.{key}"] = value
+        state: dict[str, Any] = {
+            "update": self.updates,
+            "seconds": self.seconds,
+            "curriculum": {
+                "difficulty": self.curriculum.difficulty,
+                "burn_in": self.curriculum.burn_in,
+                "loss": self.curriculum.loss,
+            },
+            "numbers": self.numbers.bit_generator.state,
+        }
+        return Checkpoint({name: value.detach().cpu() for name, value in tensors.items()}, state)
+
+
+def learning_rate(config: TrainConfig, update: int) -> float:
+    """Linear warm-up, then a cosine to zero over all updates."""
+    warm = min(1.0, (update + 1) / config.warmup) if config.warmup else 1.0
+    return config.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * update / config.updates))
+
+
+def _bfloat16(config: TrainConfig, device: str) -> bool:
+    if config.precision == "auto":
+        return device == "cuda" and torch.cuda.is_bf16_supported()
+    return config.precision == "bfloat16"
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying of them; a second one is as deadly as ever."""
+    received: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  the signature is Python's
+        received.append(number)
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

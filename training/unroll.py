@@ -1,0 +1,56 @@
+"""Silent thinking: the network runs for some steps, and only what it says at the end is graded.
+
+arXiv 2603.21676, section 3.4. Before each step noise falls on the state, so that what the network
+carries from step to step must be restored at every step: an answer that survives this survives
+hundreds of steps. (Without it the same network is at chance beyond a few times the trained hops.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.recurrent import RecurrentTransformer
+from training.task import Batch, Task
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one batch is thought about."""
+
+    burn_in: int  # steps without gradient, first
+    steps: int  # steps with gradient
+    noise: float  # standard deviation
+    rows: slice  # this process's rows of the whole batch
+
+
+class Unrolled(nn.Module):
+    """Network and task as one module whose forward is the loss, for DistributedDataParallel."""
+
+    def __init__(self, network: RecurrentTransformer, task: Task, noise: torch.Generator) -> None:
+        super().__init__()
+        self.network = network
+        self._task = task
+        self._noise = noise
+
+    def forward(self, batch: Batch, whole: int, plan: Plan) -> Tensor:
+        """The share of the loss that these rows have in a batch of `whole` rows: a scalar."""
+        context, state = self.network.embed(batch.inputs)
+        for taken in range(plan.burn_in + plan.steps):
+            depth = torch.full((state.shape[0],), taken, dtype=torch.int64, device=state.device)
+            with torch.set_grad_enabled(taken >= plan.burn_in):
+                state = self.network.step(self._noisy(state, whole, plan), context, batch.inputs.mask, depth)
+        logits = self._task.logits(self.network, state, context).float()
+        each = F.cross_entropy(logits.flatten(0, -2), batch.labels.flatten(), reduction="none")
+        return (each * batch.weights.flatten()).sum()
+
+    def _noisy(self, state: Tensor, whole: int, plan: Plan) -> Tensor:
+        """Noise is drawn for the whole batch: any number of processes sees the same."""
+        if plan.noise == 0:
+            return state
+        shape = (whole, *state.shape[1:])
+        noise = torch.randn(shape, generator=self._noise, device=state.device, dtype=state.dtype)
+        return state + plan.noise * noise[plan.rows]
