@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from service.latents import Packer, Values, selected
 from service.requests import Job
 from service.work import Event, Finished, Floats, Stepped
 
+FEW_EVENTS = 32
 FAILED = (HaltReason.ERROR, HaltReason.CANCELLED)
 
 
@@ -45,6 +46,10 @@ class Answers:
             "scores": self._scores(event.scores),
             **self._latents(event),
         }
+
+    def are_small(self, ends: Sequence[Finished], steps: Sequence[Stepped] = ()) -> bool:
+        """Whether turning them into JSON takes no more than about a millisecond."""
+        return len(ends) + len(steps) <= FEW_EVENTS and self._job.latents.select == "none"
 
     def whole(self, ends: Iterable[Finished], steps: Iterable[Stepped] = ()) -> dict[str, Any]:
         """The answer to the request, with a trace where it was asked for and `steps` are given."""

@@ -62,6 +62,10 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             [(InferRequest, "validation"), (StepEvent, "serialization")],
             ref_template="#/components/schemas/{model}",
         )
-        schema["components"]["schemas"] |= own["$defs"]
+        schemas = schema["components"]["schemas"]
+        schemas |= own["$defs"]
+        # The framework's idea of a validation error, which no route of ours ever answers with.
+        del schemas["HTTPValidationError"], schemas["ValidationError"]
+        del schema["paths"]["/v1/models/{name}"]["get"]["responses"]["422"]
         app.openapi_schema = schema
     return app.openapi_schema

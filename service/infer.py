@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
-from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
@@ -19,13 +17,10 @@ from service.requests import parse_request, prepare
 from service.schemas import EXAMPLE, ErrorBody, InferAnswer
 from service.settings import Settings
 from service.streaming import FRAMES, SSE, EventStream, Format, FrameFormat, SseFormat
+from service.threads import Threads
 from service.work import Finished, Stepped
 
-P = ParamSpec("P")
-T = TypeVar("T")
 SMALL_BODY = 4096  # bytes; parsing and encoding that much takes about a millisecond
-FEW_EVENTS = 32  # as many make an answer in about a millisecond
-THREADS = 2  # for large bodies and answers; they hold Python's lock anyway, more would gain nothing
 
 
 class Service:
@@ -35,13 +30,7 @@ class Service:
         self.settings = settings
         self.metrics = metrics
         self.fleet = fleet
-        self._threads = CapacityLimiter(THREADS)
-
-    async def compute(self, small: bool, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call here what is small, and in a thread what would keep other requests waiting."""
-        if small:
-            return function(*args, **kwargs)
-        return await to_thread.run_sync(lambda: function(*args, **kwargs), limiter=self._threads)
+        self.threads = Threads()
 
 
 def _error(description: str) -> dict[str, Any]:
@@ -93,26 +82,21 @@ async def infer(request: Request) -> Response:
     state = request.scope["state"]
     body = await read_body(request, service.settings.max_body_bytes)
     small = len(body) <= SMALL_BODY
-    asked = await service.compute(small, parse_request, body)
+    asked = await service.threads.run(small, lambda: parse_request(body))
     worker = service.fleet.find(asked.model)
     state["model"] = worker.bundle.manifest.name
     frames = FRAMES in request.headers.get("accept", "")
     streams = frames or asked.stream
-    job = await service.compute(
+    job = await service.threads.run(
         small,
-        prepare,
-        asked,
-        worker.bundle,
-        worker.codec,
-        service.settings,
-        state["arrived"],
-        state["id"],
-        streams,
+        lambda: prepare(
+            asked, worker.bundle, worker.codec, service.settings, state["arrived"], state["id"], streams
+        ),
     )
     ticket = worker.submit(job.submission)
     if streams:
         form: Format = FrameFormat() if frames else SseFormat(job)
-        return EventStream(ticket, job, form, service.settings.ping_seconds)
+        return EventStream(ticket, job, form, service.settings.ping_seconds, service.threads)
 
     steps: list[Stepped] = []
     ends: list[Finished] = []
@@ -126,6 +110,6 @@ async def infer(request: Request) -> Response:
         return Response(status_code=GONE)
     raise_if_all_failed(ends)
     answers = Answers(job, JsonPacker(job.latents.encoding))
-    small = len(steps) + len(ends) <= FEW_EVENTS and job.latents.select == "none"
-    content = await service.compute(small, lambda: to_json(answers.whole(ends, steps)))
+    small = answers.are_small(ends, steps)
+    content = await service.threads.run(small, lambda: to_json(answers.whole(ends, steps)))
     return Response(content, media_type="application/json")

@@ -22,6 +22,7 @@ from service.client import GONE, Client, waiting_client
 from service.errors import body_of, error_body, reply_to
 from service.latents import FramePacker, JsonPacker, Packer
 from service.requests import Job
+from service.threads import Threads
 from service.work import Finished, Stepped
 from service.worker import Ticket
 
@@ -75,7 +76,9 @@ class EventStream(Response):
     The status line goes out at once: whoever gets here has been validated and admitted to the queue.
     """
 
-    def __init__(self, ticket: Ticket, job: Job, format_: Format, ping_seconds: float) -> None:
+    def __init__(
+        self, ticket: Ticket, job: Job, format_: Format, ping_seconds: float, threads: Threads
+    ) -> None:
         super().__init__(media_type=format_.media_type)
         del self.headers["content-length"]
         self.headers["cache-control"] = "no-cache"
@@ -84,6 +87,7 @@ class EventStream(Response):
         self._format = format_
         self._answers = Answers(job, format_.packer)
         self._ping_seconds = ping_seconds
+        self._threads = threads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with waiting_client(receive, self._ticket) as client:
@@ -109,7 +113,8 @@ class EventStream(Response):
                 else:
                     ends.append(event)
             raise_if_all_failed(ends)
-            await wire.write(self._format.encode("done", self._answers.whole(ends)))
+            small = self._answers.are_small(ends)
+            await wire.write(await self._threads.run(small, lambda: self._done(ends)))
         except OSError:
             raise
         except FathomError as error:
@@ -122,6 +127,9 @@ class EventStream(Response):
             )
             return 500
         return 200
+
+    def _done(self, ends: list[Finished]) -> bytes:
+        return self._format.encode("done", self._answers.whole(ends))
 
 
 class Wire:
