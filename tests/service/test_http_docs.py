@@ -1,0 +1,55 @@
+"""docs/http.md is run: every command in it, against the shipped bundle."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.app import create_app
+from service.schemas import ErrorBody, InferAnswer
+from service.settings import read_settings
+from tests.service.servers import eventually, uvicorn_running
+
+PAGE = Path("docs/http.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"```sh\n(.+?)```", PAGE, re.DOTALL)
+
+pytestmark = [
+    pytest.mark.skipif(not Path("bundles/graph/1").is_dir(), reason="the shipped bundle is not there"),
+    pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not there"),
+]
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with uvicorn_running(create_app(read_settings({}))) as url:
+        eventually(lambda: httpx.get(f"{url}/health/ready").status_code == 200)
+        yield url
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.split(" -d")[0].split("8000")[-1])
+def test_a_command_of_the_page_does_what_the_page_says(address: str, command: str, tmp_path: Path) -> None:
+    script = command.replace("http://localhost:8000", address)
+    done = subprocess.run(["bash", "-ec", script], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    if "frames" in command:
+        assert (tmp_path / "frames.bin").stat().st_size > 1000
+    elif "stream" in command:
+        assert "event: done" in done.stdout
+    elif "/v1/infer" in command:
+        body = json.loads(done.stdout)
+        (ErrorBody if '["b"]]' in command else InferAnswer).model_validate(body)
+    else:
+        assert '{"error":' not in done.stdout
+
+
+def test_the_page_shows_an_answer_and_an_error_in_their_real_shape() -> None:
+    answer, error = (json.loads(text) for text in re.findall(r"```json\n(.+?)```", PAGE, re.DOTALL))
+    InferAnswer.model_validate(answer)
+    ErrorBody.model_validate(error)
