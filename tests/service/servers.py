@@ -189,7 +189,7 @@ def serving(
 ) -> Iterator[Running]:
     """A server over the counting model, with settings as given."""
     runner = runner or CountingRunner()
-    settings = read_settings({"drain_seconds": 0.1, **given})
+    settings = read_settings({"drain_seconds": 0.1, "queue_steps": 10**9, **given})
     app = counting_app(bundles or [counting_bundle()], runner, settings)
     with uvicorn_running(app) as url, httpx.Client(base_url=url, timeout=PATIENCE) as client:
         if wait_for_ready:

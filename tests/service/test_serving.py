@@ -24,8 +24,6 @@ from tests.service.servers import PATIENCE, chain, events, eventually
 SHIPPED = Path("bundles/graph/1")
 LONG = {"input": chain(3), "halting": {"criterion": "none"}, "stream": True}
 
-pytestmark = pytest.mark.skipif(not SHIPPED.is_dir(), reason="the shipped bundle is not there")
-
 
 @dataclass
 class Process:
