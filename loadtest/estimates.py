@@ -168,6 +168,7 @@ def fit_line(conditions: Sequence[Condition], least: int = 5) -> Fit | None:
             medians = resampled_quantiles(values, condition.slices[here], condition.counts, [0.5])[:, 0]
             medians = np.where(np.isfinite(medians), medians, np.median(values))
             points.append((int(steps), int(here.sum()), float(np.median(values)), medians))
+    points.sort(key=lambda point: point[0])
     steps_ = np.array([point[0] for point in points], dtype=np.float64)
     if len(set(steps_)) < 2:
         return None

@@ -7,6 +7,7 @@ import numpy as np
 
 from loadtest.crew import Measured
 from loadtest.rows import Row, elapsed_s
+from loadtest.samples import Sample
 
 BUSY = 0.85  # of one processor: a process busier than this delays its own requests
 LATE_MS = 5.0  # lateness under this, or under a fifth of the median latency, is no concern
@@ -76,34 +77,38 @@ def client_health(measured: Measured) -> ClientHealth:
 def saturation(cells: Sequence[Measured], row: Row, max_error_rate: float) -> str | None:
     """Why an open-loop condition is past what the server can take, in words; None while it keeps up.
 
-    Three signs: too many requests go unanswered; more are in flight at the end than at the beginning,
-    beyond what a steady queue varies by; or the last third of the time is more than twice as slow as the
-    first.
+    Three signs: too many requests go unanswered; many more are in flight at the end than at the beginning;
+    or some more are, and the last third of the time is half as slow again as the first. An overload of a
+    few per cent takes seconds to show: in a cell of `n` requests one of `n`/20 requests is the least that
+    can be seen.
     """
     if row.error_rate > max_error_rate:
         return f"{row.error_rate:.1%} of the requests were not answered"
     for measured in cells:
         samples = [s for s in measured.samples if not s.probe]
         begin, seconds = measured.cell.warmup_s, elapsed_s(measured)
-        if seconds <= 0:
+        first, last = (_in_flight(samples, when) for when in (begin, begin + seconds))
+        offered = sum(begin <= s.due_s < begin + seconds for s in samples)
+        growth = last - first
+        if growth < max(3, 0.05 * offered):
             continue
-        due = np.array([s.due_s for s in samples])
-        done = np.array([s.done_s for s in samples])
-
-        def in_flight(when: float, due: np.ndarray = due, done: np.ndarray = done) -> int:
-            return int(((due <= when) & (done > when)).sum())
-
-        first, last = in_flight(begin), in_flight(begin + seconds)
-        offered = int(((due >= begin) & (due < begin + seconds)).sum())
         # In a steady state the number in flight varies about its mean roughly like a Poisson count, and so
         # does the difference of two of them, with twice the variance.
-        if last - first > max(0.05 * offered, 3 * (2 * max(first, 1.0)) ** 0.5 + 1):
+        if growth > 3 * (2 * max(first, 1)) ** 0.5 + 1:
             return f"the queue grew from {first} to {last} requests in {seconds:g} s"
-        thirds = [
-            [s.latency_ms for s in samples if lower <= (s.due_s - begin) / seconds * 3 < lower + 1]
-            for lower in (0, 2)
-        ]
-        if min(map(len, thirds)) >= 10 and np.median(thirds[1]) > 2 * np.median(thirds[0]):
-            early, late = np.median(thirds[0]), np.median(thirds[1])
+        early, late = (_median_in(samples, begin + part * seconds / 3, seconds / 3) for part in (0, 2))
+        if late > 1.5 * early:
             return f"the median latency grew from {early:.0f} to {late:.0f} ms in {seconds:g} s"
     return None
+
+
+def _in_flight(samples: Sequence[Sample], when: float) -> int:
+    return sum(s.due_s <= when < s.done_s for s in samples)
+
+
+def _median_in(samples: Sequence[Sample], begin: float, length: float) -> float:
+    """The median latency of what was due in a stretch of time; NaN, which is greater than nothing, without
+    any.
+    """
+    latency = [s.latency_ms for s in samples if begin <= s.due_s < begin + length]
+    return float(np.median(latency)) if latency else float("nan")

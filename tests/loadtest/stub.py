@@ -62,9 +62,13 @@ class Stub:
     asked: list[int] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     cut_streams: bool = False
-    first: threading.Event = field(default_factory=threading.Event)
+    _awaited: dict[int, threading.Event] = field(default_factory=dict)
     _epoch: float | None = None
     _semaphore: asyncio.Semaphore | None = None
+
+    def reached(self, served: int) -> threading.Event:
+        """Set once so many requests have been answered."""
+        return self._awaited.setdefault(served, threading.Event())
 
     def restart(self) -> None:
         """Forgets what was served; the script's time begins with the next request."""
@@ -121,7 +125,6 @@ class Stub:
         arrived = time.monotonic()
         if self._epoch is None:
             self._epoch = arrived
-        self.first.set()
         self.bodies.append(request)
         asked = int(request["parameters"]["max_steps"] if v2 else request["max_steps"])
         self.asked.append(asked)
@@ -144,6 +147,8 @@ class Stub:
                 return
             await asyncio.sleep(seconds)
         self.served += 1
+        if self.served in self._awaited:
+            self._awaited[self.served].set()
         if v2:
             outputs = [
                 {"name": "logits", "shape": [1, 2], "datatype": "FP32", "data": [0.1, 0.9]},

@@ -33,16 +33,16 @@ def test_open_loop_percentiles_are_within_two_per_cent_over_two_client_processes
 
 @pytest.fixture(scope="module")
 def line() -> Findings:
-    """Latency linear in depth: 40 ms + 8 ms a step."""
-    return measured(Stub(linear(0.04, 0.008)), depths=(1, 8, 32), concurrency=(4,), duration_s=2)
+    """Latency linear in depth: 100 ms + 20 ms a step."""
+    return measured(Stub(linear(0.1, 0.02)), depths=(1, 8, 16), concurrency=(4,), duration_s=1.6)
 
 
 def test_the_fit_recovers_a_and_b(line: Findings) -> None:
     fit = line.fits[0].fit
-    assert fit.b_ms == pytest.approx(8, rel=0.05)
-    assert 40 <= fit.a_ms <= 60  # on top of the scripted 40: HTTP, and a busy machine
+    assert fit.b_ms == pytest.approx(20, rel=0.08)
+    assert 90 <= fit.a_ms <= 150  # on top of the scripted 100: HTTP, and a busy machine
     assert fit.linear
-    assert [residual.steps for residual in fit.residuals] == [1, 8, 32]
+    assert [residual.steps for residual in fit.residuals] == [1, 8, 16]
 
 
 def test_closed_loop_keeps_exactly_the_users_it_was_given(line: Findings) -> None:
@@ -55,45 +55,50 @@ def test_closed_loop_keeps_exactly_the_users_it_was_given(line: Findings) -> Non
 
 
 def test_server_times_are_held_against_the_clients_total(line: Findings) -> None:
-    row = loaded(line, 32)
+    row = loaded(line, 16)
     assert row.latency_ms is not None
     assert row.compute_ms is not None
     assert row.outside_ms is not None
-    assert row.compute_ms.p50 == pytest.approx(296, rel=0.05)
-    assert 0 < row.outside_ms.p50 < 30
-    assert row.used_depths == {32: row.outcomes["ok"]}
+    assert row.compute_ms.p50 == pytest.approx(420, rel=0.1)
+    assert 0 < row.outside_ms.p50 < 60
+    assert row.used_depths == {16: row.outcomes["ok"]}
     assert row.halt_reasons == {"budget": row.outcomes["ok"]}
 
 
 def test_constant_latency_has_no_slope_and_no_growth_by_depth() -> None:
-    findings = measured(Stub(constant(0.1)), depths=(1, 32), concurrency=(4,), duration_s=1)
+    findings = measured(Stub(constant(0.1)), depths=(1, 32), concurrency=(4,), duration_s=0.6)
     fit = findings.fits[0].fit
-    assert abs(fit.b_ms) < 0.3
-    assert fit.a_ms == pytest.approx(105, rel=0.1)
+    assert abs(fit.b_ms) < 0.6
+    assert fit.a_ms == pytest.approx(110, abs=20)
 
 
 def test_a_stall_shows_in_full_in_open_loop() -> None:
-    """One second without answers at 50 requests a second: every request due in it waits for its end."""
+    """A second without answers at 50 requests a second: every request due in it is seen to wait for its
+    end.
+    """
     findings = measured(
         Stub(stall(0.01, 1.0, 2.0)),
-        depths=(4,), rates=(50.0,), arrivals="constant", duration_s=3, warmup_s=0.0,
+        depths=(4,), rates=(50.0,), arrivals="constant", duration_s=2.5, warmup_s=0.0,
     )  # fmt: skip
-    delayed = [s for s in samples(findings) if s.latency_ms > 250]
-    assert len(delayed) == pytest.approx(37, abs=4)  # due in the first three quarters of the stall
-    assert max(s.latency_ms for s in delayed) == pytest.approx(1000, rel=0.06)
-    # Each waits from when it was due until the stall ends.
-    assert np.std([s.due_s + s.latency_ms / 1e3 for s in delayed]) < 0.05
+    assert len(samples(findings)) == 125
+    # The server's clock starts with the first request, a little after the cell: what is due from 1.1 s on
+    # is stalled for certain, and cannot be answered before 2 s have passed.
+    stalled = [s for s in samples(findings) if 1.11 <= s.due_s < 1.99]
+    assert len(stalled) == 44
+    assert all(s.latency_ms >= (2.0 - s.due_s) * 1e3 for s in stalled)
+    assert np.median([s.done_s for s in stalled]) == pytest.approx(2.15, abs=0.2)
+    assert max(s.latency_ms for s in stalled) == pytest.approx(1000, abs=200)
 
 
 def test_a_closed_loop_hides_the_same_stall() -> None:
     """What open loop is for: the one user sends nothing while it waits."""
     findings = measured(
-        Stub(stall(0.01, 1.0, 2.0)), depths=(4,), concurrency=(1,), duration_s=3, warmup_s=0.0
+        Stub(stall(0.01, 1.0, 2.0)), depths=(4,), concurrency=(1,), duration_s=2.5, warmup_s=0.0
     )
-    assert sum(s.latency_ms > 250 for s in samples(findings)) == 1
+    assert sum(s.latency_ms > 600 for s in samples(findings)) == 1
     row = loaded(findings, 4)
     assert row.latency_ms is not None
-    assert row.latency_ms.p95 < 100
+    assert row.latency_ms.p90 < 500
     assert (row.loop, row.load) == ("closed", "closed, 1 user")
 
 
@@ -101,11 +106,11 @@ def test_waiting_for_a_free_connection_counts_as_latency() -> None:
     """A client that has run out of connections must not make the server look fast."""
     findings = measured(
         Stub(constant(0.2)),
-        depths=(4,), rates=(20.0,), arrivals="constant", duration_s=1, warmup_s=0.0, connections=2,
+        depths=(4,), rates=(20.0,), arrivals="constant", duration_s=0.6, warmup_s=0.0, connections=2,
     )  # fmt: skip
     last = max(samples(findings), key=lambda s: s.due_s)
-    assert last.latency_ms > 700  # two at a time take two seconds for what was due in one
-    assert last.wait_ms == pytest.approx(last.latency_ms - 200, rel=0.1)
+    assert last.latency_ms > 600  # twelve requests, two at a time, take 1.2 s; the last is due at 0.55 s
+    assert last.wait_ms > 400
     assert "free connection" in (findings.client[0].full or "")
 
 
@@ -114,8 +119,8 @@ def test_streamed_steps_are_timed_one_by_one() -> None:
     row = loaded(findings, 6)
     assert row.first_step_ms is not None
     assert row.between_steps_ms is not None
-    assert row.first_step_ms.p50 == pytest.approx(40, abs=15)
-    assert row.between_steps_ms.p50 == pytest.approx(40, abs=4)
+    assert row.first_step_ms.p50 == pytest.approx(50, abs=20)
+    assert row.between_steps_ms.p50 == pytest.approx(42, abs=8)
     assert row.between_steps_ms.count == 5 * row.outcomes["ok"]
 
 
@@ -165,9 +170,10 @@ def test_deep_load_shows_in_the_probe_when_a_server_makes_the_shallow_wait() -> 
         Stub(linear(0.0, 0.005), slots=1),
         depths=(1, 30),
         concurrency=(2,),
-        duration_s=0.5,
-        alone_s=0.5,
-        probe_s=2.0,
+        duration_s=0.3,
+        warmup_s=0.1,
+        alone_s=0.4,
+        probe_s=1.4,
     )
     assert findings.probe is not None
     assert findings.probe.added_ms is not None
@@ -175,15 +181,18 @@ def test_deep_load_shows_in_the_probe_when_a_server_makes_the_shallow_wait() -> 
 
 
 def test_the_sweep_finds_what_one_slot_can_serve() -> None:
-    """50 ms a request, one at a time: twenty a second."""
+    """50 ms a request, one at a time: twenty a second, a little less with what HTTP adds."""
     findings = measured(
-        Stub(constant(0.05), slots=1), depths=(4,), sweep=True, arrivals="constant", duration_s=1.0, alone_s=0.5, max_rate=100.0,
+        Stub(constant(0.05), slots=1),
+        depths=(4,), sweep=True, max_rate=40.0, arrivals="constant",
+        duration_s=1.2, warmup_s=0.2, alone_s=0.4,
     )  # fmt: skip
     found = findings.searches[0].search
     assert found.best is not None
-    assert 12 <= found.best <= 21
     assert found.broken is not None
+    assert 12 <= found.best <= 23
     assert found.broken <= 30
+    assert "saturated" in found.ended
 
 
 def test_any_server_of_the_open_inference_protocol_can_be_measured(tmp_path: Path) -> None:
