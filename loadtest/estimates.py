@@ -213,4 +213,5 @@ def wilson(successes: int, trials: int) -> Interval:
     z, share = 1.959964, successes / trials
     centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return (max(0.0, centre - half), min(1.0, centre + half))
+    # In exact arithmetic the share lies within; at 0 and 1 rounding would leave it just outside.
+    return (min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)))

@@ -118,11 +118,11 @@ def load_test(plan: Plan, out: Path | None, clip: bool) -> int:
     verdict = judge(findings)
     report = build_report(findings, target, verdict)
     write_files(report, findings, out)
+    print_findings(console, findings, verdict)
 
     from loadtest.page import write_page  # matplotlib takes a second to load, and nothing above draws
 
     write_page(report, findings, out)
-    print_findings(console, findings, verdict)
     console.print(f"Report: {out / 'report.html'}")
     return verdict.exit_code
 

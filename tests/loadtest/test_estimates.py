@@ -113,6 +113,8 @@ def test_repeats_that_differ_widen_the_interval() -> None:
 
 def test_the_interval_of_a_share_stays_within_nought_and_one() -> None:
     low, high = wilson(10, 10)
-    assert (low, high) == pytest.approx((0.7225, 1.0), abs=1e-4)
-    assert high <= 1
+    assert low == pytest.approx(0.7225, abs=1e-4)
+    assert high == 1
+    assert wilson(0, 10)[0] == 0
+    assert all(wilson(n, n)[1] == 1 for n in range(1, 200))
     assert wilson(0, 0) == (0.0, 1.0)
