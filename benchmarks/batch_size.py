@@ -3,7 +3,7 @@
     python benchmarks/batch_size.py [BUNDLE]
 
 Large batches amortise the cost of a call; past the cache they lose more than they gain. The line
-marked * is what the runner chooses (service/runner.py).
+marked * is what the runner chooses (service/runners/runner.py).
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import time
 from pathlib import Path
 
 import numpy as np
+from depth_batching import random_graph
 from rich.console import Console
 from rich.table import Table
 
-from depth_batching import random_graph
 from model.bundle import read_bundle
 from model.codecs import CodecLimits, codec_of
-from service.backend import open_runner
-from service.layout import Layout
+from service.runners.choice import open_runner
+from service.runners.layout import Layout
 
 SIZES, NODES, ROUNDS = (1, 2, 4, 8, 16, 32, 64), (16, 32, 64, 128), 7
 

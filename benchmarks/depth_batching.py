@@ -26,9 +26,9 @@ from rich.table import Table
 from model.bundle import read_bundle
 from model.codecs import CodecLimits, Tensors, codec_of
 from model.halting import HaltReason
-from service.backend import open_runner
-from service.engine import Engine
-from service.work import Problem, Submission
+from service.engine.engine import Engine
+from service.engine.work import Problem, Submission
+from service.runners.choice import open_runner
 
 SLOTS, PROBLEMS, ROUNDS, MEAN_DEPTH, LIMIT = 32, 256, 5, 12, 64
 

@@ -11,12 +11,12 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from service.fleet import Fleet, open_fleet
-from service.front import Front, install_error_handlers
-from service.infer import Service
-from service.infer import router as inference
+from service.http.front import Front, install_error_handlers
+from service.http.infer import Service
+from service.http.infer import router as inference
+from service.http.routes import fathom_version, models, operations
+from service.http.schemas import InferRequest, StepEvent
 from service.metrics import Metrics
-from service.routes import fathom_version, models, operations
-from service.schemas import InferRequest, StepEvent
 from service.settings import Settings
 
 ABOUT = """Serves models that think for as many steps as the caller asks.

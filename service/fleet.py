@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from model.bundle import find_bundles
 from model.codecs import CodecLimits, codec_of
 from model.errors import RequestError
-from service.backend import check_environment, open_runner
-from service.engine import EngineLimits
+from service.engine.engine import EngineLimits
+from service.engine.worker import Worker
 from service.errors import UnknownModel
 from service.metrics import Metrics
+from service.runners.choice import check_environment, open_runner
 from service.settings import Settings
-from service.worker import Worker
 
 log = logging.getLogger("fathom")
 

@@ -20,8 +20,8 @@ from model.codecs import Tensors
 from model.errors import RequestError
 from model.halting import HaltReason
 from model.manifest import Manifest
-from service.layout import Bucket
-from service.runner import Batch, Computed
+from service.runners.layout import Bucket
+from service.runners.runner import Batch, Computed
 
 NEVER = 10**6
 

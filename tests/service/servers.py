@@ -26,13 +26,13 @@ from model.codecs import CodecLimits, Tensors
 from model.codecs.graph import GraphCodec
 from model.manifest import Manifest
 from service.app import create_app
-from service.engine import EngineLimits
+from service.engine.engine import EngineLimits
+from service.engine.worker import Worker
 from service.fleet import Fleet
-from service.layout import Bucket
 from service.metrics import Metrics
-from service.runner import Batch, Computed
+from service.runners.layout import Bucket
+from service.runners.runner import Batch, Computed
 from service.settings import Settings, read_settings
-from service.worker import Worker
 
 PATIENCE = 20  # seconds until a test gives up on something that should have happened
 SCORES = ("confidence", "entropy", "kl", "argmax_stability")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from model.halting import HaltingRule, HaltReason
-from service.engine import Engine
-from service.work import Finished, Problem, Stepped, Submission
+from service.engine.engine import Engine
+from service.engine.work import Finished, Problem, Stepped, Submission
 from tests.service.fakes import FakeClock, FakeObserver, FakeRunner, fake_manifest, plan
 
 SURE = HaltingRule("confidence", 0.5)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from service.schemas import InferAnswer
+from service.http.schemas import InferAnswer
 from tests.service.servers import Running, chain, counting_bundle, serving
 
 CALIBRATED = {

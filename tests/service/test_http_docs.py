@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from service.app import create_app
-from service.schemas import ErrorBody, InferAnswer
+from service.http.schemas import ErrorBody, InferAnswer
 from service.settings import read_settings
 from tests.service.servers import eventually, uvicorn_running
 

@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
-from service.schemas import ErrorBody, InferAnswer, StepEvent
+from service.http.schemas import ErrorBody, InferAnswer, StepEvent
 from tests.service.servers import Body, Running, chain, events, eventually, serving
 
 FOREVER = {"halting": {"criterion": "none"}, "max_steps": 1_000_000}
@@ -148,7 +148,7 @@ def test_a_bug_in_mid_stream_is_an_error_event_and_frees_the_slot(
     def broken(*_: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("service.answers.answer_of", broken)
+    monkeypatch.setattr("service.http.answers.answer_of", broken)
     got = streamed(server, chain(4), **FOREVER)
     assert [name for name, _ in got] == ["error"]
     assert got[0][1]["error"]["code"] == "internal"

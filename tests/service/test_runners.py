@@ -12,12 +12,12 @@ import pytest
 from model.bundle import Bundle, read_bundle
 from model.codecs import CodecLimits, answer_of, codec_of
 from model.halting import CRITERIA, HaltingRule
-from service.backend import check_environment, open_runner
-from service.engine import Engine
+from service.engine.engine import Engine
+from service.engine.work import Finished, Problem, Submission
 from service.errors import StartupError
-from service.layout import padded
-from service.runner import Runner
-from service.work import Finished, Problem, Submission
+from service.runners.choice import check_environment, open_runner
+from service.runners.layout import padded
+from service.runners.runner import Runner
 from tests.service.fakes import FakeObserver
 
 BUNDLE = Path("bundles/graph/1")

@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.schemas import InferAnswer
+from service.http.schemas import InferAnswer
 from tests.service.servers import PATIENCE, chain, events, eventually
 
 SHIPPED = Path("bundles/graph/1")

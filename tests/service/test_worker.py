@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from model.halting import HaltReason
-from service.engine import EngineLimits
+from service.engine.engine import EngineLimits
+from service.engine.work import Finished, Problem, Stepped, Submission
+from service.engine.worker import Ticket, Worker
 from service.errors import Overloaded, Unavailable
-from service.work import Finished, Problem, Stepped, Submission
-from service.worker import Ticket, Worker
 from tests.service.fakes import FakeCodec, FakeObserver, FakeRunner, fake_bundle, plan
 
 

@@ -18,9 +18,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model.errors import FathomError
-from service.answers import to_json
-from service.client import GONE
 from service.errors import Overloaded, Unauthorized, body_of, error_body, reply_to
+from service.http.answers import to_json
+from service.http.client import GONE
 from service.metrics import UNKNOWN, Metrics
 
 log = logging.getLogger("fathom")

@@ -9,8 +9,8 @@ import torch
 
 from model.bundle import TORCHSCRIPT, Bundle
 from service.errors import StartupError
-from service.layout import Arrays
-from service.runner import Device, HostRunner
+from service.runners.layout import Arrays
+from service.runners.runner import Device, HostRunner
 
 
 class TorchScriptRunner(HostRunner):

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from model.bundle import Bundle
 from model.codecs import Codec
 from model.halting import HaltReason
-from service.engine import Engine, EngineLimits, Events, Observer
+from service.engine.engine import Engine, EngineLimits, Events, Observer
+from service.engine.work import Event, Finished, Submission
 from service.errors import Overloaded, Unavailable
-from service.layout import Layout
-from service.runner import Runner
-from service.work import Event, Finished, Submission
+from service.runners.layout import Layout
+from service.runners.runner import Runner
 
 log = logging.getLogger("fathom")
 LONGEST_RETRY = 60  # seconds; a busier server than that should be retried elsewhere

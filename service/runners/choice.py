@@ -7,7 +7,7 @@ from typing import Literal
 
 from model.bundle import EMBED_ONNX, STEP_ONNX, TORCHSCRIPT, Bundle
 from service.errors import StartupError
-from service.runner import Runner
+from service.runners.runner import Runner
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 BackendChoice = Literal["auto", "onnx", "torchscript"]
@@ -47,7 +47,7 @@ def open_runner(bundle: Bundle, device: DeviceChoice, backend: BackendChoice) ->
 def _open_onnx(bundle: Bundle, device: DeviceChoice) -> Runner:
     if not util.find_spec("onnxruntime"):
         raise StartupError("backend onnx needs ONNX Runtime: install the extra `cpu` or the extra `gpu`")
-    from service.onnx_runner import OnnxRunner, has_cuda
+    from service.runners.onnx import OnnxRunner, has_cuda
 
     if device == "auto":
         device = "cuda" if has_cuda() else "cpu"
@@ -62,7 +62,7 @@ def _open_onnx(bundle: Bundle, device: DeviceChoice) -> Runner:
 def _open_torchscript(bundle: Bundle, device: DeviceChoice) -> Runner:
     if not util.find_spec("torch"):
         raise StartupError("backend torchscript needs torch: install the extra `torch`")
-    from service.torchscript_runner import TorchScriptRunner, has_cuda
+    from service.runners.torchscript import TorchScriptRunner, has_cuda
 
     if device == "auto":
         device = "cuda" if has_cuda() else "cpu"

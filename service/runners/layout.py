@@ -12,6 +12,7 @@ from model.codecs import Tensors
 from model.manifest import Manifest, TensorSpec
 
 Arrays = list[NDArray[Any]]
+Floats = NDArray[np.floating]
 Bucket = tuple[int, ...]  # the padded size of every axis, in the manifest's order
 SMALLEST = 8
 

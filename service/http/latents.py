@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from service.schemas import Latents
+from service.http.schemas import Latents
 
 Values = NDArray[np.floating]
 LARGEST_HALF = float(np.finfo(np.float16).max)

@@ -18,11 +18,11 @@ import numpy as np
 
 from model.halting import HaltReason
 from model.manifest import Manifest
-from service.layout import Bucket, Layout
-from service.runner import Batch, Computed, Runner
-from service.slots import Flags, Rows, Slots
-from service.waiting import WaitingQueue
-from service.work import Event, Finished, Floats, Stepped, Submission
+from service.engine.slots import Flags, Rows, Slots
+from service.engine.waiting import WaitingQueue
+from service.engine.work import Event, Finished, Stepped, Submission
+from service.runners.layout import Bucket, Floats, Layout
+from service.runners.runner import Batch, Computed, Runner
 
 Events = list[tuple[Submission, Event]]
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.types import Receive
 
+from service.engine.worker import Ticket
 from service.errors import TooLarge
-from service.worker import Ticket
 
 GONE = 499  # nobody reads this status; it is what metrics and the access log show
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from model.codecs import Tensors
 from model.manifest import Manifest
-from service.layout import Arrays, Bucket, Layout
+from service.runners.layout import Arrays, Bucket, Layout
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from model.codecs import Codec
 from model.errors import RequestError
 from model.halting import CRITERIA, HaltingRule
 from model.manifest import CalibrationPoint, Manifest
+from service.engine.work import Problem, Submission
 from service.errors import InvalidJson
-from service.schemas import Halting, InferRequest, Latents
+from service.http.schemas import Halting, InferRequest, Latents
 from service.settings import Settings
-from service.work import Problem, Submission
 
 EXPECTED = {  # what to say instead of the library's words, by its error type
     "missing": "is missing; every request needs it",

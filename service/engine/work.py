@@ -9,13 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from model.codecs import Tensors
 from model.halting import HaltingRule, HaltReason
+from service.runners.layout import Floats
 
-Floats = NDArray[np.floating]
 TO_THE_END = HaltingRule()  # no criterion: exactly max_steps
 
 

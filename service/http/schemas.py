@@ -1,6 +1,6 @@
 """What HTTP bodies look like: the request as it is validated, the answers as they are documented.
 
-Requests pass through these models. Answers are built as plain dictionaries (service/answers.py), which
+Requests pass through these models. Answers are built as plain dictionaries (service/http/answers.py), which
 is faster; tests hold them against the models here, so that the OpenAPI page tells the truth.
 """
 

@@ -7,18 +7,18 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from service.answers import Answers, raise_if_all_failed, to_json
-from service.client import GONE, read_body, waiting_client
+from service.engine.work import Finished, Stepped
 from service.fleet import Fleet
-from service.front import check_key
-from service.latents import JsonPacker
+from service.http.answers import Answers, raise_if_all_failed, to_json
+from service.http.client import GONE, read_body, waiting_client
+from service.http.front import check_key
+from service.http.latents import JsonPacker
+from service.http.requests import parse_request, prepare
+from service.http.schemas import EXAMPLE, ErrorBody, InferAnswer
+from service.http.streaming import FRAMES, SSE, EventStream, Format, FrameFormat, SseFormat
+from service.http.threads import Threads
 from service.metrics import Metrics
-from service.requests import parse_request, prepare
-from service.schemas import EXAMPLE, ErrorBody, InferAnswer
 from service.settings import Settings
-from service.streaming import FRAMES, SSE, EventStream, Format, FrameFormat, SseFormat
-from service.threads import Threads
-from service.work import Finished, Stepped
 
 SMALL_BODY = 4096  # bytes; parsing and encoding that much takes about a millisecond
 

@@ -10,12 +10,12 @@ from fastapi import APIRouter, Depends, Request
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
+from service.engine.worker import Worker
 from service.errors import Unavailable
 from service.fleet import title
-from service.front import check_key, json_response
-from service.infer import Service
-from service.schemas import ErrorBody
-from service.worker import Worker
+from service.http.front import check_key, json_response
+from service.http.infer import Service
+from service.http.schemas import ErrorBody
 
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "torch", "numpy", "fastapi", "uvicorn")
 UNKNOWN_MODEL: dict[int | str, dict[str, Any]] = {

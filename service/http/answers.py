@@ -12,10 +12,11 @@ import numpy as np
 
 from model.codecs import answer_of
 from model.halting import HaltReason
+from service.engine.work import Event, Finished, Stepped
 from service.errors import ModelFailed, Unavailable
-from service.latents import Packer, Values, selected
-from service.requests import Job
-from service.work import Event, Finished, Floats, Stepped
+from service.http.latents import Packer, Values, selected
+from service.http.requests import Job
+from service.runners.layout import Floats
 
 FEW_EVENTS = 32
 FAILED = (HaltReason.ERROR, HaltReason.CANCELLED)

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.halting import CRITERIA, columns, satisfied
-from service.layout import Bucket
-from service.waiting import Waiting
-from service.work import Floats, Submission
+from service.engine.waiting import Waiting
+from service.engine.work import Submission
+from service.runners.layout import Bucket, Floats
 
 Rows = NDArray[np.intp]
 Flags = NDArray[np.bool_]

@@ -12,9 +12,8 @@ from typing import Literal, Protocol, TypeVar
 
 from model.codecs import Tensors
 from model.manifest import Manifest
-from service.layout import Arrays, Bucket
-from service.memory import SlotMemory
-from service.work import Floats
+from service.runners.layout import Arrays, Bucket, Floats
+from service.runners.memory import SlotMemory
 
 CPU_STATE_BYTES = 64 * 1024  # of state per batch: its activations then stay in L2 (benchmarks/batch_size.py)
 CUDA_ROWS = 256  # a GPU wants all there is

@@ -8,8 +8,8 @@ import onnxruntime as ort
 
 from model.bundle import EMBED_ONNX, STEP_ONNX, Bundle
 from service.errors import StartupError
-from service.layout import Arrays
-from service.runner import Device, HostRunner
+from service.runners.layout import Arrays
+from service.runners.runner import Device, HostRunner
 
 
 class OnnxRunner(HostRunner):

@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from itertools import count
 
-from service.work import Problem, Submission
+from service.engine.work import Problem, Submission
 
 
 @dataclass(eq=False)

@@ -17,14 +17,14 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from model.errors import FathomError
-from service.answers import Answers, raise_if_all_failed, to_json
-from service.client import GONE, Client, waiting_client
+from service.engine.work import Finished, Stepped
+from service.engine.worker import Ticket
 from service.errors import body_of, error_body, reply_to
-from service.latents import FramePacker, JsonPacker, Packer
-from service.requests import Job
-from service.threads import Threads
-from service.work import Finished, Stepped
-from service.worker import Ticket
+from service.http.answers import Answers, raise_if_all_failed, to_json
+from service.http.client import GONE, Client, waiting_client
+from service.http.latents import FramePacker, JsonPacker, Packer
+from service.http.requests import Job
+from service.http.threads import Threads
 
 log = logging.getLogger("fathom")
 SSE = "text/event-stream"

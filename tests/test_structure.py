@@ -1,0 +1,74 @@
+"""The rules of the house: who may import whom, and what serving must not load."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+OURS = {"model", "training", "service", "loadtest"}
+MAY_IMPORT = {
+    "model": {"model"},
+    "training": {"model", "training"},
+    "service": {"model", "service"},
+    "loadtest": {"loadtest"},
+}
+TORCH_USERS = {"model/recurrent.py", "model/scores.py", "model/served.py", "model/weights.py"}
+
+
+def imports(path: Path) -> set[str]:
+    """The top-level names a file imports, wherever in the file."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("package", sorted(MAY_IMPORT))
+def test_imports_point_one_way(package: str) -> None:
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert files, f"{package} has no files"
+    for path in files:
+        wrong = (imports(path) & OURS) - MAY_IMPORT[package]
+        assert not wrong, f"{path.relative_to(ROOT)} imports {', '.join(sorted(wrong))}"
+
+
+def test_only_the_network_and_the_torchscript_runner_import_torch() -> None:
+    for package in ("model", "service"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            name = path.relative_to(ROOT).as_posix()
+            if "torch" in imports(path):
+                assert name in TORCH_USERS or path.name == "torchscript.py", f"{name} imports torch"
+
+
+def test_serving_loads_neither_torch_nor_onnx() -> None:
+    check = (
+        "import sys, service.app, service.cli; from service.app import create_app; "
+        "print(sorted({'torch', 'onnx', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", check], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_the_help_of_the_command_loads_nothing_heavy() -> None:
+    check = (
+        "import sys, fathom\n"
+        "try:\n    fathom.app(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'onnx', 'onnxruntime', 'fastapi', 'matplotlib', 'numpy'} & set(sys.modules)\n"
+        "print(sorted(heavy), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.stderr.strip() == "[]", done.stderr
+    for command in ("serve", "infer", "models", "train", "evaluate", "export", "loadtest"):
+        assert command in done.stdout
