@@ -31,7 +31,7 @@ class Probe:
     """Depth-1 requests alone and among deep ones: what head-of-line blocking costs the shallow.
 
     `added_ms` is the difference of the medians; `added_steps` the same in steps of the deep load's own
-    slope, None without a slope above zero.
+    slope, None without a slope that is surely above zero.
     """
 
     alone: Row
@@ -209,9 +209,10 @@ class Experiment:
         added = None
         if among.latency_ms and alone.latency_ms:
             added = among.latency_ms.p50 - alone.latency_ms.p50
-        slope = next((f.fit.b_ms for f in fits if f.phase == "load"), None)
-        slope = next((f.fit.b_ms for f in fits if f.phase == "alone"), None) if slope is None else slope
-        steps = None if added is None or slope is None or slope <= 0 else added / slope
+        # A slope that may as well be zero would turn any delay into any number of steps.
+        slopes = {f.phase: f.fit.b_ms for f in fits if f.fit.b_interval95[0] > 0}
+        slope = slopes.get("load", slopes.get("alone"))
+        steps = None if added is None or slope is None else added / slope
         return Probe(alone, among, deep, added, steps)
 
 
