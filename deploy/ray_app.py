@@ -8,8 +8,6 @@ adds some under load. What a replica does is not Ray's business: it is the servi
 with one engine per model, and reads FATHOM_* on its own node.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Mapping
