@@ -39,7 +39,7 @@ class CalibrationPlan:
     """How much is measured: problems per bucket, and the budget in steps."""
 
     problems: int = 1200
-    max_steps: int = 128
+    max_steps: int = 256
 
 
 def calibrate(network: RecurrentTransformer, task: Task, plan: CalibrationPlan) -> Calibration:

@@ -58,6 +58,36 @@ def train(
 
 
 @app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A run's folder or a bundle's.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(envvar="FATHOM_OUT", help="Where to write; reports/NAME if not given."),
+    ] = None,
+    problems: Annotated[
+        int, typer.Option(envvar="FATHOM_PROBLEMS", min=2, help="Problems per difficulty; even.")
+    ] = 512,
+    steps: Annotated[
+        int, typer.Option(envvar="FATHOM_STEPS", min=2, help="The largest number of steps measured.")
+    ] = 256,
+    quiet: Annotated[bool, typer.Option(envvar="FATHOM_QUIET", help="Say nothing but errors.")] = False,
+) -> None:
+    """Measure accuracy over difficulty and steps, and every halting criterion; draw the frontier."""
+    from training.evaluate import EvaluationPlan, read_subject, write
+    from training.evaluate import evaluate as measure
+    from training.figures import draw
+
+    console = Console(quiet=quiet, highlight=False)
+    with _one_line():
+        subject = read_subject(model)
+        where = out or Path("reports") / subject.name
+        evaluation = measure(subject, EvaluationPlan(problems - problems % 2, steps), console.print)
+        write(evaluation, where)
+        draw(evaluation, where)
+        console.print(f"wrote {where}: evaluation.json, grid.csv, halting.csv and the pictures")
+
+
+@app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="A run's folder.")],
     out: Annotated[

@@ -38,7 +38,7 @@ from training.parity import check_parity
 from training.task import Task
 
 MAX_LENGTH = 1024  # tokens; attention is quadratic in them
-DEFAULT_STEPS, STEP_LIMIT = 128, 4096
+DEFAULT_STEPS, STEP_LIMIT = 256, 4096  # the default covers any path in the 256 nodes a server takes
 EXAMPLE = (2, 7)  # rows and length that the exporters trace
 EXAMPLE_SEED = 5
 

@@ -99,12 +99,12 @@ def write_torchscript(
 ) -> None:
     """model.ts with the methods embed and step, by tracing."""
     with torch.no_grad(), _known_warnings_ignored():
-        traced = torch.jit.trace_module(
+        traced = torch.jit.trace_module(  # type: ignore[no-untyped-call]
             _Scriptable(model, manifest.takes_depth).eval(),
             {"embed": inputs, "step": _with_depth(model.embed(*inputs), manifest)},
         )
         archive = io.BytesIO()
-        torch.jit.save(traced, archive)  # type: ignore[no-untyped-call]
+        torch.jit.save(traced, archive)
     (folder / TORCHSCRIPT).write_bytes(_without_debug_files(archive.getvalue()))
 
 

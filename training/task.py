@@ -38,10 +38,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Problems:
-    """Evaluation problems of one difficulty, one question each, padded to one length."""
+    """Evaluation problems, one question each, padded to one length."""
 
     inputs: GraphInputs
     labels: Tensor  # (B,) int64
+    difficulty: int  # of the hardest of them
 
 
 class Task(Protocol):
@@ -66,6 +67,10 @@ class Task(Protocol):
 
     def problems(self, rng: np.random.Generator, split: str, bucket: int, count: int) -> Problems:
         """`count` evaluation problems of exactly this difficulty, classes balanced."""
+        ...
+
+    def unusual(self, rng: np.random.Generator, count: int) -> Mapping[str, Problems]:
+        """Up to `count` problems of each kind that is far from the training's, by name."""
         ...
 
     def random_inputs(self, rng: np.random.Generator, rows: int, length: int) -> GraphInputs:

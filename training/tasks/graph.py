@@ -19,8 +19,18 @@ from model.codecs.graph import SOURCE, TARGET
 from model.manifest import ClassSpec, CodecSpec
 from model.recurrent import Context, GraphInputs, RecurrentTransformer
 from training.task import Batch, Problems
-from training.tasks.graph_generator import UNREACHABLE, Bools, Graphs, Ints, concatenate, negatives, positives
-from training.tasks.graph_negatives import ancestors, rewired
+from training.tasks.graph_families import FAMILIES, LARGE, Draw
+from training.tasks.graph_generator import (
+    UNREACHABLE,
+    Bools,
+    Graphs,
+    Ints,
+    concatenate,
+    distances,
+    negatives,
+    positives,
+)
+from training.tasks.graph_negatives import ancestors, matched_negatives
 
 
 @dataclass(frozen=True)
@@ -101,11 +111,18 @@ class GraphTask:
             if split == "paper":
                 graphs.append(negatives(rng, same, nodes))
             else:
-                graphs.append(rewired(rng, positives(rng, same, nodes, bucket)))
+                graphs.append(matched_negatives(rng, same, nodes, bucket))
         padded = [inputs_of(part, high) for part in graphs]
         inputs = GraphInputs(*(torch.cat(parts) for parts in zip(*padded, strict=True)))
         labels = torch.cat([torch.from_numpy(part.hops() < UNREACHABLE).long() for part in graphs])
-        return Problems(inputs, labels)
+        return Problems(inputs, labels, bucket)
+
+    def unusual(self, rng: np.random.Generator, count: int) -> Mapping[str, Problems]:
+        """Graphs of other shapes, densities and sizes (graph_families.py), each asked about one node."""
+        return {
+            name: _questions(rng, draw, max(1, count // 4) if name in LARGE else count)
+            for name, draw in FAMILIES.items()
+        }
 
     def random_inputs(self, rng: np.random.Generator, rows: int, length: int) -> GraphInputs:
         """Digraphs of any density, loops included; now and then the target is the source."""
@@ -157,6 +174,25 @@ def inputs_of(graphs: Graphs, length: int | None = None) -> GraphInputs:
     mask = np.zeros((count, length), np.bool_)
     mask[:, :nodes] = True
     return GraphInputs(torch.from_numpy(roles), torch.from_numpy(adjacency), torch.from_numpy(mask))
+
+
+def _questions(rng: np.random.Generator, draw: Draw, count: int) -> Problems:
+    """Graphs of a family; the targets are as often out of reach as in reach where there are both."""
+    graphs, labels, farthest = [], [], 1
+    for _ in range(count):
+        edges, source = draw(rng)
+        distance = distances(edges[None], np.array([source]))[0]
+        reached = distance < UNREACHABLE
+        farthest = max(farthest, int(distance[reached].max()))
+        wanted = bool(rng.random() < 0.5)
+        choices = np.flatnonzero(reached == wanted)
+        target = int(rng.choice(choices if len(choices) else np.arange(len(edges))))
+        graphs.append(Graphs(edges[None], np.array([source]), np.array([target])))
+        labels.append(int(reached[target]))
+    longest = max(graph.edges.shape[1] for graph in graphs)
+    padded = [inputs_of(graph, longest) for graph in graphs]
+    inputs = GraphInputs(*(torch.cat(parts) for parts in zip(*padded, strict=True)))
+    return Problems(inputs, torch.tensor(labels), farthest)
 
 
 def _best_threshold(counts: Ints, truth: Bools) -> float:

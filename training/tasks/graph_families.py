@@ -61,8 +61,8 @@ def complete_unreached(rng: np.random.Generator) -> Graph:
 
 
 def star(rng: np.random.Generator) -> Graph:
-    """A centre with 20 to 60 predecessors, of which the source reaches one, or none; then a tail."""
-    leaves, tail = int(rng.integers(20, 61)), int(rng.integers(1, 6))
+    """A centre with 20 to 250 predecessors, of which the source reaches one, or none; then a tail."""
+    leaves, tail = int(rng.integers(20, 251)), int(rng.integers(1, 6))
     edges = _empty(1 + leaves + tail)
     edges[1 : 1 + leaves, 1 + leaves] = True
     for place in range(1 + leaves, leaves + tail):
@@ -161,3 +161,5 @@ FAMILIES: dict[str, Draw] = {
         long_chain,
     )
 }
+
+LARGE = frozenset({"star", "sparse_large", "dense_large", "long_chain"})  # slow to think about

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.tasks.graph_generator import UNREACHABLE, Bools, Graphs, Ints, distances
+from training.tasks.graph_generator import UNREACHABLE, Bools, Graphs, Ints, concatenate, distances, positives
 
 SWAPS = 400  # tried per graph; ten times as many bring the counts no nearer
+ATTEMPTS = 100  # nearly every positive can be rewired
 
 
 def ancestors(graphs: Graphs) -> Ints:
@@ -22,21 +23,31 @@ def ancestors(graphs: Graphs) -> Ints:
     return np.asarray((backward < UNREACHABLE).sum(axis=1))
 
 
-def rewired(rng: np.random.Generator, graphs: Graphs) -> Graphs:
-    """Each graph with its edges swapped so that no path is left; degrees stay as they are.
+def matched_negatives(rng: np.random.Generator, count: int, nodes: int, hops: int) -> Graphs:
+    """Rewirings of positives of that many nodes and hops."""
+    found: list[Graphs] = []
+    missing = count
+    for _ in range(ATTEMPTS):
+        found.append(rewired(rng, positives(rng, missing, nodes, hops)))
+        missing -= len(found[-1].source)
+        if missing == 0:
+            return concatenate(found)
+    raise AssertionError(f"positives of {nodes} nodes and {hops} hops cannot be rewired into negatives")
 
-    A positive that no swap can cut (a graph of two edges, say) gives way to the rewiring of another
-    graph of the batch.
+
+def rewired(rng: np.random.Generator, graphs: Graphs) -> Graphs:
+    """The graphs with their edges swapped so that no path is left; degrees stay as they are.
+
+    Those that no swap can cut (of two edges, say) are left out.
     """
     found = [
         _rewire(rng, graphs.edges[row], int(graphs.source[row]), int(graphs.target[row]))
         for row in range(len(graphs.source))
     ]
-    cut = [row for row, edges in enumerate(found) if edges is not None]
-    assert cut, "no graph of the batch can be rewired into a negative"
-    chosen = [row if found[row] is not None else int(rng.choice(cut)) for row in range(len(found))]
-    edges = np.stack([edges for row in chosen if (edges := found[row]) is not None])
-    return Graphs(edges, graphs.source[chosen], graphs.target[chosen])
+    cut = np.array([edges is not None for edges in found], np.bool_)
+    edges = [edges for edges in found if edges is not None]
+    kept = np.stack(edges) if edges else graphs.edges[:0]
+    return Graphs(kept, graphs.source[cut], graphs.target[cut])
 
 
 class _Rewiring:
