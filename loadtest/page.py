@@ -209,10 +209,24 @@ def _sweep(findings: Findings) -> str:
 
 
 def _facts(report: dict[str, Any]) -> str:
-    plan = {name: value for name, value in report["plan"].items() if value not in (None, [], ())}
-    facts = {**report["target"], **plan, **report["environment"]}
-    shown = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items())
+    facts = {**report["target"], **report["plan"], **report["environment"]}
+    shown = "".join(
+        f"<dt>{escape(name.replace('_', ' '))}</dt><dd>{escape(_words(value))}</dd>"
+        for name, value in facts.items()
+        if value not in (None, [], (), {})
+    )
     return f"<h2>Circumstances</h2><dl>{shown}</dl>"
+
+
+def _words(value: object) -> str:
+    """A JSON value without the punctuation: {"python": "3.11"} -> python 3.11."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_words(part)}" for name, part in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_words(part) for part in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

@@ -1,4 +1,4 @@
-"""docs/http.md is run: every command in it, against the shipped bundle."""
+"""docs/http.md and the README are run: every request in them, against the shipped bundle."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from service.settings import read_settings
 from tests.service.servers import eventually, uvicorn_running
 
 PAGE = Path("docs/http.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"```sh\n(.+?)```", PAGE, re.DOTALL)
+README = Path("README.md").read_text(encoding="utf-8")
+COMMANDS = [block for block in re.findall(r"```sh\n(.+?)```", PAGE + README, re.DOTALL) if "curl" in block]
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not there"),
