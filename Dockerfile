@@ -23,7 +23,7 @@ COPY model model
 COPY service service
 COPY training training
 COPY loadtest loadtest
-COPY deploy/ray_app.py deploy/
+COPY deploy/ray_app.py deploy/ray_models.py deploy/
 # What serves has no use for pip, and neither has whoever breaks into it.
 RUN pip install --no-deps . \
  && cp -r deploy "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \

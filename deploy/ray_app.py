@@ -21,9 +21,10 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
+from deploy.ray_models import OpenModel, OpensModel, empty_fleet, open_model
 from service.app import create_app
 from service.http.infer import Service
-from service.settings import Settings, read_settings
+from service.settings import read_settings
 
 log = logging.getLogger("ray.serve")
 PORTS_TO_TRY = 16  # replicas on one node that can each have a metrics port
@@ -49,6 +50,9 @@ class ClusterSettings(BaseSettings):
     upscale_seconds: float = Field(10, ge=0, description="How long the need must last before Ray adds.")
     downscale_seconds: float = Field(300, ge=0, description="How long it must be gone before Ray removes.")
     look_back_seconds: float = Field(15, gt=0, description="Time over which the load is averaged.")
+    models_per_replica: int = Field(
+        0, ge=0, description="Models a replica keeps open, opened when asked for; 0: every model, always."
+    )
     metrics_port: int = Field(
         0, ge=0, le=65519, description="Replicas serve /metrics on the first free port from here; 0: nowhere."
     )
@@ -85,7 +89,7 @@ class ScaleOnSteps:
 
 
 def app(cluster: ClusterSettings) -> Application:
-    """The Serve application: `serve run deploy.ray_app:app`. Raises StartupError for settings that are wrong."""
+    """The Serve application. Raises StartupError for settings that are wrong."""
     settings = read_settings(cluster.settings)  # wrong ones fail here, before a replica is placed
     scaling = AutoscalingConfig(
         min_replicas=cluster.min_replicas,
@@ -112,15 +116,19 @@ def app(cluster: ClusterSettings) -> Application:
         health_check_period_s=5,
         health_check_timeout_s=30,
     )
-    return deployment(_replica(cluster)).bind()  # type: ignore[no-any-return]
+    return deployment(_replica(cluster)).bind()
 
 
 def _replica(cluster: ClusterSettings) -> type:
     """The class of the replicas; the application itself is made where a replica runs."""
 
     def make_app() -> FastAPI:
-        settings: Settings = read_settings(cluster.settings)
-        return create_app(settings)
+        settings = read_settings(cluster.settings)
+        if not cluster.models_per_replica:
+            return create_app(settings)
+        app = create_app(settings, empty_fleet)
+        app.add_middleware(OpensModel)
+        return app
 
     class Replica:
         """A server of `fathom serve`, without the listener."""
@@ -129,6 +137,13 @@ def _replica(cluster: ClusterSettings) -> type:
 
         def __init__(self) -> None:
             self._started = False
+
+        async def _open(self, name: str) -> OpenModel:
+            service = self._service
+            return await open_model(name, service.settings, service.fleet, service.metrics)
+
+        # Ray keeps count of the open models, and closes the one that was not asked for the longest.
+        model = serve.multiplexed(max_num_models_per_replica=cluster.models_per_replica or -1)(_open)
 
         async def check_health(self) -> None:
             """Ray asks before the first request, and replaces a replica that raises."""
@@ -156,7 +171,7 @@ def _replica(cluster: ClusterSettings) -> type:
             service: Service = self.app.state.service
             return service
 
-    return serve.ingress(make_app)(Replica)  # type: ignore[no-any-return]
+    return serve.ingress(make_app)(Replica)
 
 
 def _serve_metrics(service: Service, first: int) -> None:

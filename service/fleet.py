@@ -7,10 +7,10 @@ import logging
 import re
 from collections.abc import Sequence
 
-from model.bundle import find_bundles
+from model.bundle import Bundle, find_bundles
 from model.codecs import CodecLimits, codec_of
 from model.errors import RequestError
-from service.engine.engine import EngineLimits
+from service.engine.engine import EngineLimits, Observer
 from service.engine.worker import Worker
 from service.errors import UnknownModel
 from service.metrics import Metrics
@@ -32,9 +32,24 @@ class Fleet:
     def __init__(self, workers: Sequence[Worker]) -> None:
         self._closed = False
         self._by_name: dict[str, dict[str, Worker]] = {}
-        for worker in sorted(workers, key=lambda worker: version_order(worker.bundle.manifest.version)):
-            manifest = worker.bundle.manifest
-            self._by_name.setdefault(manifest.name, {})[manifest.version] = worker
+        for worker in workers:
+            self.add(worker)
+
+    def add(self, worker: Worker) -> None:
+        """Serve one more; whoever adds it later starts it."""
+        name = worker.bundle.manifest.name
+        both = [*self._by_name.get(name, {}).values(), worker]
+        both.sort(key=lambda worker: version_order(worker.bundle.manifest.version))
+        self._by_name[name] = {worker.bundle.manifest.version: worker for worker in both}
+
+    async def remove(self, worker: Worker, seconds: float) -> None:
+        """Serve one less: nobody finds it any more, what runs on it may finish for so long."""
+        name, version = worker.bundle.manifest.name, worker.bundle.manifest.version
+        del self._by_name[name][version]
+        if not self._by_name[name]:
+            del self._by_name[name]
+        await worker.drain(seconds)
+        worker.close()
 
     @property
     def workers(self) -> list[Worker]:
@@ -90,6 +105,11 @@ class Fleet:
             for worker in self.workers:
                 worker.close()
 
+    @property
+    def hanging(self) -> list[str]:
+        """The models whose engines did not end when they were closed."""
+        return [title(worker) for worker in self.workers if worker.hangs]
+
     async def shut_down(self, seconds: float) -> None:
         """Drain, then close; nothing where it has been closed before."""
         if not self._closed:
@@ -108,20 +128,25 @@ def open_fleet(settings: Settings, metrics: Metrics) -> Fleet:
     Raises BundleError or StartupError; then nothing is left open.
     """
     check_environment()
-    limits = EngineLimits(settings.slots, settings.queue_steps, settings.stall_seconds)
     workers: list[Worker] = []
     try:
         for bundle in find_bundles(settings.repository):
-            manifest = bundle.manifest
-            longest = min((axis.max for axis in manifest.axes.values()), default=settings.max_nodes)
-            nodes = min(settings.max_nodes, longest)
-            codec = codec_of(manifest, CodecLimits(nodes, settings.max_edges))
-            runner = open_runner(bundle, settings.device, settings.backend)
-            observer = metrics.of_model(manifest.name, settings.slots)
-            workers.append(Worker(bundle, codec, runner, limits, observer))
-            log.info("opened %s with %s on %s", title(workers[-1]), runner.backend, runner.device)
+            observer = metrics.of_model(bundle.manifest.name, settings.slots)
+            workers.append(open_worker(bundle, settings, observer))
     except BaseException:
         for worker in workers:
             worker.runner.close()
         raise
     return Fleet(workers)
+
+
+def open_worker(bundle: Bundle, settings: Settings, observer: Observer) -> Worker:
+    """A worker for one bundle, not yet started. Raises StartupError where nothing can run it."""
+    manifest = bundle.manifest
+    longest = min((axis.max for axis in manifest.axes.values()), default=settings.max_nodes)
+    codec = codec_of(manifest, CodecLimits(min(settings.max_nodes, longest), settings.max_edges))
+    runner = open_runner(bundle, settings.device, settings.backend)
+    limits = EngineLimits(settings.slots, settings.queue_steps, settings.stall_seconds)
+    worker = Worker(bundle, codec, runner, limits, observer)
+    log.info("opened %s with %s on %s", title(worker), runner.backend, runner.device)
+    return worker

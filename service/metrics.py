@@ -71,6 +71,10 @@ class Metrics:
         self._models.append(model)
         return model
 
+    def forget(self, model: ModelMetrics) -> None:
+        """An engine is closed: the gauges leave it out; its counters stay."""
+        self._models.remove(model)
+
     def answered(self, model: str, code: int, seconds: float) -> None:
         """A request to /v1/infer is over."""
         self.requests.labels(model, str(code)).inc()

@@ -1,0 +1,104 @@
+"""More models than a replica holds: it opens a model when it is first asked for and keeps the last few.
+
+Ray Serve calls this multiplexing. A caller names the model in the header `serve_multiplexed_model_id` as
+well as in the request, because Ray routes by headers alone: to a replica that has the model open already.
+"""
+
+import asyncio
+import logging
+
+from ray import serve
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from model.bundle import Bundle, find_bundles
+from model.errors import FathomError
+from service.engine.worker import Worker
+from service.errors import UnknownModel, body_of, reply_to
+from service.fleet import Fleet, open_worker, title, version_order
+from service.http.front import json_response
+from service.metrics import Metrics, ModelMetrics
+from service.runners.choice import check_environment
+from service.settings import Settings
+
+log = logging.getLogger("ray.serve")
+
+
+def empty_fleet(settings: Settings, metrics: Metrics) -> Fleet:  # noqa: ARG001  what create_app calls
+    """A fleet to which models are added as they are asked for."""
+    check_environment()
+    return Fleet([])
+
+
+class OpenModel:
+    """A model on the shelf. Ray calls __del__, in a thread, when it makes room for another one."""
+
+    def __init__(
+        self, worker: Worker, observer: ModelMetrics, fleet: Fleet, metrics: Metrics, drain: float
+    ) -> None:
+        self._worker = worker
+        self._observer = observer
+        self._fleet = fleet
+        self._metrics = metrics
+        self._drain = drain
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
+
+    def __del__(self) -> None:
+        if not self._closed and not self._loop.is_closed():
+            self._closed = True  # Python calls it once more
+            asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
+
+    async def _close(self) -> None:
+        await self._fleet.remove(self._worker, self._drain)
+        self._metrics.forget(self._observer)
+        log.info("closed %s", title(self._worker))
+
+
+async def open_model(name: str, settings: Settings, fleet: Fleet, metrics: Metrics) -> OpenModel:
+    """Open `model` or `model@version`, and wait until it has taken its first step.
+
+    Raises UnknownModel, BundleError or StartupError.
+    """
+
+    def read() -> tuple[Worker, ModelMetrics]:
+        bundle = _bundle(name, settings)
+        observer = metrics.of_model(bundle.manifest.name, settings.slots)
+        return open_worker(bundle, settings, observer), observer
+
+    worker, observer = await asyncio.to_thread(read)
+    worker.start()
+    while (reason := worker.health()) is not None:
+        if not reason.startswith("starting"):
+            raise UnknownModel(f"{name} is there, but cannot be used: {reason}", "model")
+        await asyncio.sleep(0.02)
+    fleet.add(worker)
+    return OpenModel(worker, observer, fleet, metrics, settings.drain_seconds)
+
+
+def _bundle(name: str, settings: Settings) -> Bundle:
+    """The newest bundle of a name, or the one of `name@version`. A name never becomes a path."""
+    wanted, _, version = name.partition("@")
+    found = [
+        bundle
+        for bundle in find_bundles(settings.repository)
+        if bundle.manifest.name == wanted and version in ("", bundle.manifest.version)
+    ]
+    if not found:
+        raise UnknownModel(f"there is no model {name!r}", "model")
+    return max(found, key=lambda bundle: version_order(bundle.manifest.version))
+
+
+class OpensModel:
+    """ASGI middleware: the model that the header names is open before the request goes on."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (name := serve.get_multiplexed_model_id()):
+            try:
+                await serve.get_replica_context().servable_object.model(name)
+            except FathomError as error:
+                await json_response(body_of(error), reply_to(error).status)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
