@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
@@ -30,20 +31,26 @@ def serve(settings: Settings) -> None:
     )
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # we tell of our starts and stops ourselves
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    _run(_serve(settings))
+    hanging = _run(_serve(settings))
+    log.info("stopped")
+    if hanging:  # a thread that never returns would keep the process; everybody has been answered
+        log.error("the engine of %s hangs; ending without it", ", ".join(hanging))
+        logging.shutdown()
+        os._exit(1)
 
 
-def _run(main: Coroutine[Any, Any, None]) -> None:
+def _run(main: Coroutine[Any, Any, list[str]]) -> list[str]:
     try:
         from uvloop import new_event_loop
     except ImportError:  # not on every platform
-        asyncio.run(main)
+        return asyncio.run(main)
     else:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            runner.run(main)
+            return runner.run(main)
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings) -> list[str]:
+    """Serve to the end; returns the models whose engines hang."""
     listener = _bind(settings.host, settings.port)
     try:
         app = create_app(settings)
@@ -51,9 +58,10 @@ async def _serve(settings: Settings) -> None:
         # and so that draining comes before the listener closes: until then, /health/ready must say 503.
         async with app.router.lifespan_context(app):
             await _serve_app(app, settings, listener)
+        fleet: Fleet = app.state.service.fleet
+        return fleet.hanging
     finally:
         listener.close()
-    log.info("stopped")
 
 
 async def _serve_app(app: FastAPI, settings: Settings, listener: socket.socket) -> None:

@@ -167,8 +167,16 @@ class Worker:
             self._changed.notify()
         if self._thread.is_alive():
             self._thread.join(JOIN_SECONDS)
-        if not self._thread.is_alive():  # a hung step keeps its runner
+        if self._thread.is_alive():  # a step that never returns keeps its runner, but not its callers
+            self._not_ready = "failed: a step never returned"
+            self._fail_everything()
+        else:
             self.runner.close()
+
+    @property
+    def hangs(self) -> bool:
+        """Whether the engine's thread has outlasted `close`: a step of the backend never returned."""
+        return self._inbox.closing and self._thread.is_alive()
 
     def _cancel(self, submission: Submission) -> None:
         with self._changed:

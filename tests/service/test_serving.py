@@ -40,9 +40,9 @@ class Process:
 
 
 @contextmanager
-def fathom_serve(*flags: str) -> Iterator[Process]:
+def fathom_serve(*flags: str, module: str = "fathom") -> Iterator[Process]:
     """The command on a free port, ready for requests."""
-    command = [sys.executable, "-m", "fathom", "serve", "--port", "0", *flags]
+    command = [sys.executable, "-m", module, "serve", "--port", "0", *flags]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     log: list[str] = []
     address = threading.Event()
@@ -152,3 +152,12 @@ def test_cuda_that_cannot_be_had_is_refused_in_a_line() -> None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("there is CUDA here")
     assert "cuda" in refusal("--device", "cuda")
+
+
+def test_an_engine_that_hangs_cannot_keep_the_process() -> None:
+    with fathom_serve("--drain-seconds", "0.1", module="tests.service.hanging") as server:
+        with server.client.stream("POST", "/v1/infer", json={**LONG, "max_steps": 8}) as response:
+            server.process.send_signal(signal.SIGTERM)
+            assert [name for name, _ in events(response)] == ["error"]
+        assert server.process.wait(PATIENCE) == 1
+        assert any("graph@1 hangs" in line for line in server.log)
