@@ -20,7 +20,9 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
+from service.settings import Settings
 from tests.deploy.processes import ROOT, Body, chain, eventually, exactly, running
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install '.[ray]'")
@@ -156,6 +158,22 @@ def test_a_replica_opens_models_as_they_are_asked_for() -> None:
         missing = ask("../graph")
         assert missing.status_code == 404
         assert missing.json()["error"]["code"] == "unknown_model"
+
+
+@pytest.mark.filterwarnings("ignore")  # importing Ray warns of what it does to pydantic
+def test_the_manifest_for_kubernetes_holds_what_ray_and_the_application_accept() -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    from deploy.ray_app import ClusterSettings
+
+    manifest = yaml.safe_load((ROOT / "deploy/kubernetes/rayservice.yaml").read_text(encoding="utf-8"))
+    config = ServeDeploySchema.model_validate(yaml.safe_load(manifest["spec"]["serveConfigV2"]))
+    (application,) = config.applications
+    assert application.import_path == "deploy.ray_app:app"
+    settings = ClusterSettings.model_validate(application.args)
+    assert set(settings.settings) <= set(Settings.model_fields)
+    workers = manifest["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    assert sum(group["maxReplicas"] for group in workers) >= settings.max_replicas * settings.gpus
 
 
 @pytest.mark.filterwarnings("ignore")  # importing Ray warns of what it does to pydantic
