@@ -50,6 +50,8 @@ def _open(path: Path, device: Device) -> ort.InferenceSession:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors only; the graph is ours and its hash was checked
     provider = "CUDAExecutionProvider" if device == "cuda" else "CPUExecutionProvider"
+    if device == "cuda":
+        ort.preload_dlls()  # the CUDA libraries of the extra `gpu` lie where no loader looks
     try:
         session = ort.InferenceSession(str(path), options, providers=[provider])
     except Exception as error:  # ONNX Runtime's own exceptions share no base but this one
