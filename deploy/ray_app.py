@@ -113,6 +113,7 @@ def app(cluster: ClusterSettings) -> Application:
         # Ray takes a replica out of the routes, lets its requests end, and then ends the application.
         graceful_shutdown_timeout_s=settings.drain_seconds + CLOSING_SECONDS,
         graceful_shutdown_wait_loop_s=0.5,
+        logging_config={"enable_access_log": settings.access_log},
         health_check_period_s=5,
         health_check_timeout_s=30,
     )
