@@ -86,13 +86,12 @@ class StepLimits(Part):
         return self
 
 
-class HaltingDefault(Part):
-    """The rule a request follows when it names none."""
+class RulePart(Part):
+    """A halting rule in a manifest."""
 
     criterion: str
     threshold: float
     patience: int = 1
-    min_steps: Annotated[int, Field(ge=1)] = 1
 
     @model_validator(mode="after")
     def _is_a_rule(self) -> Self:
@@ -100,30 +99,26 @@ class HaltingDefault(Part):
         return self
 
     def rule(self) -> HaltingRule:
+        """The rule as the engine takes it. Raises ValueError where it is none."""
         return HaltingRule(self.criterion, self.threshold, self.patience)
 
 
-class CalibrationPoint(Part):
+class HaltingDefault(RulePart):
+    """The rule a request follows when it names none."""
+
+    min_steps: Annotated[int, Field(ge=1)] = 1
+
+
+class CalibrationPoint(RulePart):
     """One measured threshold: what it costs and what it keeps, on the calibration split.
 
     guaranteed is a lower confidence bound on the accuracy in the hardest difficulty bucket.
     """
 
-    criterion: str
-    threshold: float
-    patience: int = 1
     accuracy: float
     mean_steps: float
     hardest_accuracy: float
     guaranteed: float
-
-    @model_validator(mode="after")
-    def _is_a_rule(self) -> Self:
-        self.rule()
-        return self
-
-    def rule(self) -> HaltingRule:
-        return HaltingRule(self.criterion, self.threshold, self.patience)
 
 
 class Calibration(Part):
