@@ -10,7 +10,7 @@ with one engine per model, and reads FATHOM_* on its own node.
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from fastapi import FastAPI
@@ -25,6 +25,8 @@ from deploy.ray_models import OpenModel, OpensModel, empty_fleet, open_model
 from service.app import create_app
 from service.http.infer import Service
 from service.settings import read_settings
+
+Opener = Callable[[Any, str], Awaitable[OpenModel]]
 
 log = logging.getLogger("ray.serve")
 PORTS_TO_TRY = 16  # replicas on one node that can each have a metrics port
@@ -131,6 +133,10 @@ def _replica(cluster: ClusterSettings) -> type:
         app.add_middleware(OpensModel)
         return app
 
+    counted: Callable[[Opener], Opener] = serve.multiplexed(
+        max_num_models_per_replica=cluster.models_per_replica or -1
+    )
+
     class Replica:
         """A server of `fathom serve`, without the listener."""
 
@@ -139,12 +145,11 @@ def _replica(cluster: ClusterSettings) -> type:
         def __init__(self) -> None:
             self._started = False
 
-        async def _open(self, name: str) -> OpenModel:
+        @counted
+        async def model(self, name: str) -> OpenModel:
+            """Open a model; Ray closes the one that was not asked for the longest when there are too many."""
             service = self._service
             return await open_model(name, service.settings, service.fleet, service.metrics)
-
-        # Ray keeps count of the open models, and closes the one that was not asked for the longest.
-        model = serve.multiplexed(max_num_models_per_replica=cluster.models_per_replica or -1)(_open)
 
         async def check_health(self) -> None:
             """Ray asks before the first request, and replaces a replica that raises."""

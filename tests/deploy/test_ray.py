@@ -143,18 +143,33 @@ def test_a_killed_replica_loses_no_request_that_is_sent_again() -> None:
         eventually(lambda: len(replicas_of(os.getpid())) == 2, "a new replica", START_SECONDS)
 
 
-def test_a_replica_opens_models_as_they_are_asked_for() -> None:
-    with serve_run(models_per_replica=1) as url:
+def two_versions(folder: Path) -> Path:
+    """A repository with the shipped bundle as version 1 and, under another number, as version 2."""
+    for version in ("1", "2"):
+        bundle = folder / "graph" / version
+        shutil.copytree(ROOT / "bundles/graph/1", bundle)
+        manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+        (bundle / "manifest.json").write_text(json.dumps(manifest | {"version": version}))
+    return folder
+
+
+def test_a_replica_opens_models_as_they_are_asked_for_and_keeps_the_last(tmp_path: Path) -> None:
+    settings = {"repository": str(two_versions(tmp_path))}
+    with serve_run(models_per_replica=1, settings=settings) as url:
 
         def ask(name: str) -> httpx.Response:
-            body: Body = {"model": "graph", "input": chain(2)}
+            body: Body = {"model": name, "input": chain(2)}
             return httpx.post(
                 f"{url}/v1/infer", json=body, headers={"serve_multiplexed_model_id": name}, timeout=60
             )
 
-        assert httpx.get(f"{url}/v1/models").json() == {"models": []}
-        assert ask("graph").json()["results"][0]["answer"] is True
-        assert [model["name"] for model in httpx.get(f"{url}/v1/models").json()["models"]] == ["graph"]
+        def open_now() -> list[str]:
+            return [model["version"] for model in httpx.get(f"{url}/v1/models").json()["models"]]
+
+        assert open_now() == []
+        for version in ("1", "2", "1"):
+            assert ask(f"graph@{version}").json()["results"][0]["answer"] is True
+            assert open_now() == [version]
         missing = ask("../graph")
         assert missing.status_code == 404
         assert missing.json()["error"]["code"] == "unknown_model"
