@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,16 @@ class RecurrentConfig:
     reinjection: bool = False  # add the embedded input again at every step
     adjacency_mask: bool = True  # a node attends to its predecessors and itself only
     target_role: bool = False  # mark the target in the input; the readout finds it either way
+    perception: Literal["graph", "family"] = (
+        "graph"  # what the network sees of a problem (model/perception.py)
+    )
 
     def __post_init__(self) -> None:
         for name in ("width", "heads", "feed_forward", "classes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1")
+        if self.perception not in ("graph", "family"):
+            raise ValueError(f"perception is {self.perception!r}, but must be graph or family")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         if not 0 <= self.dropout < 1:

@@ -12,39 +12,22 @@ their arguments, so that the same code trains, exports and is the oracle for eve
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import RecurrentConfig
-
-NO_ATTENTION = -1e9  # added to a masked attention logit; finite, so that fp16 export stays free of NaN
-
-
-class GraphInputs(NamedTuple):
-    """What the graph codec makes of a problem, batched and padded."""
-
-    roles: Tensor  # (B, N) int64: bit 0 marks the source, bit 1 the target
-    adjacency: Tensor  # (B, N, N) bool: [b, i, j] is True where an edge j -> i lets i attend to j
-    mask: Tensor  # (B, N) bool: True on real nodes, False on padding
-
-
-class Context(NamedTuple):
-    """What stays the same from step to step."""
-
-    attention: Tensor  # (B, 1, N, N) added to the attention logits
-    places: Tensor  # (B, 2, N) one-hot rows: where the source and the target stand
-    injection: Tensor | None = None  # (B, N, D) the embedded input, where re-injection adds it at every step
+from model.perception import Context, Inputs, perception_of
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with an additive mask."""
+    """Multi-head self-attention with an additive mask per view; the views share the heads evenly."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, views: int) -> None:
         super().__init__()
         self.heads = heads
+        self.views = views
         self.scale = math.sqrt(width // heads)  # a number, so that tracing keeps it one
         self.project = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
@@ -54,6 +37,8 @@ class Attention(nn.Module):
         split = self.project(x).reshape(rows, tokens, 3, self.heads, width // self.heads)
         query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, H, N, D/H)
         logits = query @ key.transpose(-2, -1) / self.scale
+        if self.views > 1:
+            attention = attention.repeat_interleave(self.heads // self.views, dim=1)
         mixed = torch.softmax(logits + attention, dim=-1) @ value
         return self.out(mixed.transpose(1, 2).reshape(rows, tokens, width))
 
@@ -61,10 +46,10 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Pre-norm attention and feed-forward, each residual scaled by LayerScale (arXiv 2103.17239)."""
 
-    def __init__(self, config: RecurrentConfig) -> None:
+    def __init__(self, config: RecurrentConfig, views: int) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(config.width)
-        self.attention = Attention(config.width, config.heads)
+        self.attention = Attention(config.width, config.heads, views)
         self.feed_forward_norm = nn.LayerNorm(config.width)
         self.expand = nn.Linear(config.width, config.feed_forward)
         self.contract = nn.Linear(config.feed_forward, config.width)
@@ -85,33 +70,30 @@ class RecurrentTransformer(nn.Module):
     def __init__(self, config: RecurrentConfig) -> None:
         super().__init__()
         self.config = config
-        self.roles = nn.Embedding(4, config.width)
+        self.perception = perception_of(config)
+        self.roles = nn.Embedding(self.perception.kinds, config.width)
         self.input_norm = nn.LayerNorm(config.width)
         self.dropout = nn.Dropout(config.dropout)
-        self.block = Block(config)
+        self.block = Block(config, self.perception.views)
         self.gate = nn.Linear(2 * config.width, config.width) if config.gate_bias is not None else None
         if self.gate is not None:
             nn.init.constant_(self.gate.bias, float(config.gate_bias or 0.0))
         self.depths = nn.Embedding(config.depth_embedding, config.width) if config.depth_embedding else None
-        self.head_norm = nn.LayerNorm(2 * config.width)
-        self.head = nn.Linear(2 * config.width, config.classes)
+        read = self.perception.readers * config.width
+        self.head_norm = nn.LayerNorm(read)
+        self.head = nn.Linear(read, self.perception.classes)
 
-    def embed(self, inputs: GraphInputs) -> tuple[Context, Tensor]:
-        """Inputs -> context and the state before the first step, (B, N, D).
+    @property
+    def context(self) -> tuple[str, ...]:
+        """The fields of Context that this network fills, in order."""
+        return (*self.perception.context, *(("injection",) if self.config.reinjection else ()))
 
-        Nodes have no names: only the source is marked (and the target, where the configuration
-        says so), which is why a graph of any size and any names can be asked about.
-        """
-        roles, adjacency, mask = inputs
-        source, target = roles % 2, roles // 2
-        marked = roles if self.config.target_role else source
-        state = self.dropout(self.input_norm(self.roles(marked)))
-        state = state * mask.unsqueeze(-1).to(state.dtype)
-        itself = torch.eye(roles.shape[1], dtype=torch.bool, device=roles.device)
-        seen = (adjacency if self.config.adjacency_mask else mask.unsqueeze(1)) | itself
-        attention = torch.where(seen, 0.0, NO_ATTENTION).to(state.dtype).unsqueeze(1)
-        places = torch.stack((source, target), dim=1).to(state.dtype)
-        return Context(attention, places, state if self.config.reinjection else None), state
+    def embed(self, inputs: Inputs) -> tuple[Context, Tensor]:
+        """Inputs -> context and the state before the first step, (B, N, D)."""
+        kinds, context = self.perception.see(inputs, self.roles.weight.dtype)
+        state = self.dropout(self.input_norm(self.roles(kinds)))
+        state = state * inputs.mask.unsqueeze(-1).to(state.dtype)
+        return context._replace(injection=state if self.config.reinjection else None), state
 
     def step(self, state: Tensor, context: Context, mask: Tensor, depth: Tensor) -> Tensor:
         """One application of the shared block: (B, N, D) -> (B, N, D).
@@ -133,16 +115,19 @@ class RecurrentTransformer(nn.Module):
         return proposal * mask.unsqueeze(-1).to(proposal.dtype)
 
     def readout(self, state: Tensor, context: Context) -> Tensor:
-        """State -> logits (B, C), read at the source and the target."""
-        places = context.places @ state  # (B, 2, D)
-        return self.head(self.head_norm(places.flatten(1)))
+        """State -> logits (B, C), read at the source and the target, or at the person asked about."""
+        read = context.places @ state  # (B, R, D)
+        return self.perception.answer(self.head(self.head_norm(read.flatten(1))), context)
 
     def readout_everywhere(self, state: Tensor, context: Context) -> Tensor:
-        """State -> logits (B, N, C): what the readout would say were each node the target."""
-        source = (context.places[:, :1] @ state).expand_as(state)
-        return self.head(self.head_norm(torch.cat((source, state), dim=-1)))
+        """State -> what the head would say were each token the one asked about: (B, N, its classes)."""
+        others = [
+            (context.places[:, place : place + 1] @ state).expand_as(state)
+            for place in range(self.perception.readers - 1)
+        ]
+        return self.head(self.head_norm(torch.cat((*others, state), dim=-1)))
 
-    def forward(self, inputs: GraphInputs, steps: int) -> Tensor:
+    def forward(self, inputs: Inputs, steps: int) -> Tensor:
         """The plain loop, the oracle for every other path: logits (B, C) after `steps` steps."""
         context, state = self.embed(inputs)
         for taken in range(steps):

@@ -11,7 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from model.recurrent import Context, GraphInputs, RecurrentTransformer
+from model.perception import Context
+from model.recurrent import RecurrentTransformer
 from model.scores import latent_scores, readout_scores
 
 
@@ -22,29 +23,28 @@ class ServedModel(nn.Module):
     step(*context, *state, *memory, depth) -> *state', *memory', logits (B, C), scores (B, S)
     """
 
-    inputs = GraphInputs._fields
     state = ("state",)
     memory = ("readout", "delta", "stability")
 
     def __init__(self, network: RecurrentTransformer) -> None:
         super().__init__()
         self.network = network
-        injection = ("injection",) if network.config.reinjection else ()
-        self.context = ("attention", "places", *injection, "real")
+        self.inputs = network.perception.inputs._fields
+        self.context = (*network.context, "real")
 
     def embed(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Codec tensors -> context, state before the first step, memory before the first step."""
-        graph = GraphInputs(*inputs)
-        context, state = self.network.embed(graph)
+        problem = self.network.perception.inputs(*inputs)
+        context, state = self.network.embed(problem)
         readout = self.network.readout(state, context)
         still = torch.zeros_like(readout[:, 0])
-        kept = [tensor for tensor in context if tensor is not None]
-        return (*kept, graph.mask, state, readout, torch.zeros_like(state), still)
+        kept = [getattr(context, name) for name in self.network.context]
+        return (*kept, problem.mask, state, readout, torch.zeros_like(state), still)
 
     def step(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """One step with everything a halting decision needs; the order of scores is scores.SCORES."""
         *kept, mask, state, readout, delta, stability, depth = tensors  # the mask is called `real` by now
-        context = Context(*kept)
+        context = Context(**dict(zip(self.network.context, kept, strict=True)))
         following = self.network.step(state, context, mask, depth)
         logits = self.network.readout(following, context)
         confidence, entropy, entropy_diff, kl, stable_for = readout_scores(logits, readout, stability)

@@ -16,6 +16,12 @@ from pydantic import TypeAdapter, ValidationError
 from model.config import RecurrentConfig
 from model.errors import FathomError
 from training.tasks.graph import GraphTask
+from training.tasks.text import TextTask
+
+TASK_NAME = "task.name"  # in files, not in --set: the command line names the task
+
+AnyTask = GraphTask | TextTask
+TASKS: dict[str, type[GraphTask] | type[TextTask]] = {task.name: task for task in (GraphTask, TextTask)}
 
 
 class ConfigError(FathomError):
@@ -44,7 +50,7 @@ class CurriculumConfig:
 class TrainConfig:
     """One training run. Everything is counted in updates: the clock decides nothing."""
 
-    task: GraphTask = field(default_factory=GraphTask)
+    task: AnyTask = field(default_factory=GraphTask)
     network: RecurrentConfig = field(default_factory=RecurrentConfig)
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     updates: int = 1600
@@ -75,7 +81,10 @@ class TrainConfig:
             raise ValueError("learning_rate and clip must be positive")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema is {self.ema}, but must be in [0, 1)")
-        if self.task.ask == "every-node" and self.network.target_role:
+        if (self.network.perception == "family") != isinstance(self.task, TextTask):
+            raise ValueError("network.perception must be graph for graph and family for text")
+        every_node = isinstance(self.task, GraphTask) and self.task.ask == "every-node"
+        if every_node and self.network.target_role:
             raise ValueError(
                 "task.ask=every-node needs network.target_role=false: only one node is the target"
             )
@@ -106,6 +115,35 @@ PAPER = TrainConfig(
 )
 
 
+TEXT = TrainConfig(
+    task=TextTask(),
+    network=RecurrentConfig(
+        width=96,
+        heads=2,  # one for children, one for parents
+        feed_forward=192,
+        layer_scale=0.1,
+        gate_bias=-1.0,
+        perception="family",
+    ),
+    updates=2000,
+    noise=0.3,
+    clip=1.0,
+)
+
+PRESETS = {  # by task and preset
+    ("graph", "default"): TrainConfig(),
+    ("graph", "paper"): PAPER,
+    ("text", "default"): TEXT,
+}
+
+
+def preset(task: str, name: str) -> TrainConfig:
+    """The configuration that training starts from. Raises ConfigError where there is none."""
+    if (task, name) not in PRESETS:
+        raise ConfigError(f"there is no preset {name!r} for {task}; leave --preset away")
+    return PRESETS[task, name]
+
+
 def configure(start: TrainConfig, overrides: Iterable[str]) -> TrainConfig:
     """A configuration with fields replaced by "dotted.name=value". Raises ConfigError, one line."""
     values = flat(start)
@@ -113,15 +151,21 @@ def configure(start: TrainConfig, overrides: Iterable[str]) -> TrainConfig:
         name, equals, text = override.partition("=")
         if not equals:
             raise ConfigError(f"{override!r} is not of the form name=value")
-        if name not in values:
-            raise ConfigError(f"unknown setting {name!r}; there are {', '.join(values)}")
+        if name not in values or name == TASK_NAME:
+            known = ", ".join(value for value in values if value != TASK_NAME)
+            raise ConfigError(f"unknown setting {name!r}; there are {known}")
         values[name] = _value(text)
     return from_flat(values)
 
 
+def as_dict(config: TrainConfig) -> dict[str, Any]:
+    """The configuration as nested dictionaries, with the name of its task."""
+    return {**asdict(config), "task": {"name": config.task.name, **asdict(config.task)}}
+
+
 def flat(config: TrainConfig) -> dict[str, Any]:
     """The configuration's fields by dotted name: {"network.width": 64, ...}."""
-    return _flatten(asdict(config))
+    return _flatten(as_dict(config))
 
 
 def from_flat(values: Mapping[str, Any]) -> TrainConfig:
@@ -133,17 +177,21 @@ def from_flat(values: Mapping[str, Any]) -> TrainConfig:
         for parent in parents:
             place = place.setdefault(parent, {})
         place[leaf] = value
+    task = nested["task"]
+    part = ["task"]
     try:
+        nested["task"] = TypeAdapter(TASKS[task.pop("name")]).validate_python(task)
+        part = []
         return TypeAdapter(TrainConfig).validate_python(nested)
     except ValidationError as error:
         fault = error.errors()[0]
-        name = ".".join(str(part) for part in fault["loc"])
+        name = ".".join(str(place) for place in (*part, *fault["loc"]))
         raise ConfigError(f"{name}: {fault['msg']}" if name else fault["msg"]) from error
 
 
 def to_json(config: TrainConfig) -> str:
     """The configuration as it stands in the run's folder and in the manifest."""
-    return json.dumps(asdict(config), indent=2) + "\n"
+    return json.dumps(as_dict(config), indent=2) + "\n"
 
 
 def from_json(text: str) -> TrainConfig:
@@ -153,7 +201,11 @@ def from_json(text: str) -> TrainConfig:
     except ValueError as error:
         raise ConfigError(f"the run's configuration is not JSON ({error})") from error
     values = _flatten(content) if isinstance(content, dict) else {}
-    known = flat(TrainConfig())
+    # Runs begun when graph was the only task do not say so.
+    values = {TASK_NAME: "graph", "network.perception": "graph", **values}
+    if values[TASK_NAME] not in TASKS:
+        raise ConfigError(f"the run trains {values[TASK_NAME]!r}, which this Fathom does not know")
+    known = flat(PRESETS[values[TASK_NAME], "default"])
     if values.keys() != known.keys():
         odd = sorted(values.keys() ^ known.keys())
         raise ConfigError(

@@ -26,9 +26,9 @@ from model.halting import HaltingRule
 from model.recurrent import RecurrentTransformer
 from training import checkpoint, run
 from training.calibrate import RULES, lower_bound
+from training.config import TASKS
 from training.measure import Trace, trace
 from training.task import Task
-from training.tasks.graph import GraphTask
 
 SEED = 424_243  # of the evaluation split; nothing else draws from it
 SPARE = 64  # steps beyond the difficulty, where not all steps are measured
@@ -80,9 +80,15 @@ def read_subject(path: Path) -> Subject:
     network = RecurrentTransformer(RecurrentConfig(**json.loads(config_text)))
     network.load_state_dict(safetensors.torch.load_file(weights))
     manifest = bundle.manifest
+    if manifest.task not in TASKS:
+        raise checkpoint.RunError(f"{path} answers {manifest.task!r}; known are {', '.join(TASKS)}")
     end = manifest.training.get("config", {}).get("curriculum", {}).get("end")
     return Subject(
-        f"{manifest.name}@{manifest.version}", network.eval(), GraphTask(), manifest.halting.rule(), end
+        f"{manifest.name}@{manifest.version}",
+        network.eval(),
+        TASKS[manifest.task](),
+        manifest.halting.rule(),
+        end,
     )
 
 

@@ -33,6 +33,7 @@ from model.served import ServedModel
 from training import run
 from training.calibrate import CalibrationPlan, calibrate, choose_default
 from training.checkpoint import unwritable
+from training.config import as_dict
 from training.formats import write_onnx, write_torchscript
 from training.parity import check_parity
 from training.task import Task
@@ -86,7 +87,7 @@ def export(folder: Path, out: Path, plan: CalibrationPlan, replace: bool, say: S
                 "seed": config.seed,
                 "data_seed": config.data_seed,
                 "parameters": sum(parameter.numel() for parameter in network.parameters()),
-                "config": asdict(config),
+                "config": as_dict(config),
             },
         }
         write_manifest(draft, facts, [EMBED_ONNX, STEP_ONNX, TORCHSCRIPT, WEIGHTS, CONFIG])

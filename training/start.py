@@ -8,7 +8,8 @@ import torch
 from rich.console import Console
 
 from training import checkpoint, run
-from training.config import PAPER, ConfigError, TrainConfig, configure
+from training.config import ConfigError, TrainConfig, configure
+from training.config import preset as preset_of
 from training.parallel import joined
 from training.trainer import Outcome, Trainer
 
@@ -29,12 +30,12 @@ def start(
         known = run.read_config(resume)
         if known.task.name != task:
             raise ConfigError(f"{resume} trains {known.task.name}, not {task}")
-        if preset == "paper" and overrides == [] and known != PAPER:
-            run.check_same(resume, PAPER)
+        if preset != "default" and overrides == []:
+            run.check_same(resume, preset_of(task, preset))
         config = configure(known, overrides)
         run.check_same(resume, config)
     else:
-        config = configure(PAPER if preset == "paper" else TrainConfig(), overrides)
+        config = configure(preset_of(task, preset), overrides)
     folder = resume or out or Path("runs") / task
     device = _device(config)
     torch.set_num_threads(config.threads)

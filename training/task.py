@@ -10,7 +10,8 @@ import numpy as np
 from torch import Tensor
 
 from model.manifest import ClassSpec, CodecSpec
-from model.recurrent import Context, GraphInputs, RecurrentTransformer
+from model.perception import Context, Inputs
+from model.recurrent import RecurrentTransformer
 
 
 @dataclass(frozen=True)
@@ -21,18 +22,18 @@ class Batch:
     the loss: processes that take a slice each add up to exactly the loss of one process.
     """
 
-    inputs: GraphInputs
+    inputs: Inputs
     labels: Tensor  # (B, Q) int64, the class of each of the Q questions a row is asked
     weights: Tensor  # (B, Q) float32, 0 where a question is not asked
 
     def rows(self, chosen: slice) -> Batch:
         """Some of the rows, their weights unchanged."""
-        inputs = GraphInputs(*(tensor[chosen] for tensor in self.inputs))
+        inputs = type(self.inputs)(*(tensor[chosen] for tensor in self.inputs))
         return Batch(inputs, self.labels[chosen], self.weights[chosen])
 
     def to(self, device: str) -> Batch:
         """The batch on another device."""
-        inputs = GraphInputs(*(tensor.to(device) for tensor in self.inputs))
+        inputs = type(self.inputs)(*(tensor.to(device) for tensor in self.inputs))
         return Batch(inputs, self.labels.to(device), self.weights.to(device))
 
 
@@ -40,7 +41,7 @@ class Batch:
 class Problems:
     """Evaluation problems, one question each, padded to one length."""
 
-    inputs: GraphInputs
+    inputs: Inputs
     labels: Tensor  # (B,) int64
     difficulty: int  # of the hardest of them
 
@@ -73,7 +74,7 @@ class Task(Protocol):
         """Up to `count` problems of each kind that is far from the training's, by name."""
         ...
 
-    def random_inputs(self, rng: np.random.Generator, rows: int, length: int) -> GraphInputs:
+    def random_inputs(self, rng: np.random.Generator, rows: int, length: int) -> Inputs:
         """Any inputs the codec might make, rows of `length` tokens, most of them padded at the end."""
         ...
 

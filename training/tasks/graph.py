@@ -17,7 +17,8 @@ from torch import Tensor
 
 from model.codecs.graph import SOURCE, TARGET
 from model.manifest import ClassSpec, CodecSpec
-from model.recurrent import Context, GraphInputs, RecurrentTransformer
+from model.perception import Context, GraphInputs
+from model.recurrent import RecurrentTransformer
 from training.task import Batch, Problems
 from training.tasks.graph_families import FAMILIES, LARGE, Draw
 from training.tasks.graph_generator import (
@@ -136,6 +137,7 @@ class GraphTask:
 
     def heuristics(self, problems: Problems) -> Mapping[str, float]:
         """Shortcuts of local structure: an edge into the target; ancestor and descendant counts."""
+        assert isinstance(problems.inputs, GraphInputs)
         edges = problems.inputs.adjacency.numpy().transpose(0, 2, 1)
         graphs = Graphs(
             edges,

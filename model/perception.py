@@ -1,0 +1,132 @@
+"""Perception: what the network sees of a problem. All else about it is the same for every task.
+
+A perception turns a codec's tensors into an embedding index per token, into who may attend to whom,
+and into where the readout reads. Tokens carry no names: they differ by what is known of them and by
+how they are joined, so any names and any number of them make the same sense.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from model.codecs.text import GENERATIONS
+from model.config import RecurrentConfig
+
+NO_ATTENTION = -1e9  # added to a masked attention logit; finite, so that fp16 export stays free of NaN
+
+
+class GraphInputs(NamedTuple):
+    """What the graph codec makes of a problem, batched and padded."""
+
+    roles: Tensor  # (B, N) int64: bit 0 marks the source, bit 1 the target
+    adjacency: Tensor  # (B, N, N) bool: [b, i, j] is True where an edge j -> i lets i attend to j
+    mask: Tensor  # (B, N) bool: True on real nodes, False on padding
+
+
+class FamilyInputs(NamedTuple):
+    """What the text codec makes of a problem, batched and padded."""
+
+    placed: Tensor  # (B, N) int64: the generation a person is placed in, 1..GENERATIONS; 0: not known
+    asked: Tensor  # (B, N) int64: the generation that the person asked about would have; 0: not asked about
+    parents: Tensor  # (B, N, N) bool: [b, i, j] is True where j is a parent of i
+    mask: Tensor  # (B, N) bool: True on real people, False on padding
+
+
+Inputs = GraphInputs | FamilyInputs
+
+
+class Context(NamedTuple):
+    """What stays the same from step to step."""
+
+    attention: Tensor  # (B, V, N, N) added to the attention logits; V views share the heads evenly
+    places: Tensor  # (B, R, N) one-hot rows: where the R tokens stand that the readout reads
+    asked: Tensor | None = None  # (B, GENERATIONS + 1) one-hot: which generation is asked about
+    injection: Tensor | None = None  # (B, N, D) the embedded input, where re-injection adds it at every step
+
+
+class GraphPerception:
+    """Directed edges: a node hears its predecessors; the readout compares the source and the target."""
+
+    inputs: ClassVar[type[GraphInputs]] = GraphInputs
+    context: ClassVar[tuple[str, ...]] = ("attention", "places")
+    kinds = 4  # rows of the embedding
+    views = 1
+    readers = 2  # R
+
+    def __init__(self, config: RecurrentConfig) -> None:
+        self._config = config
+        self.classes = config.classes
+
+    def see(self, inputs: Inputs, dtype: torch.dtype) -> tuple[Tensor, Context]:
+        """Inputs -> the embedding index of every token (B, N), and the context.
+
+        Only the source is marked (and the target, where the configuration says so).
+        """
+        assert isinstance(inputs, GraphInputs)
+        roles, adjacency, mask = inputs
+        source, target = roles % 2, roles // 2
+        seen = adjacency if self._config.adjacency_mask else mask.unsqueeze(1)
+        places = torch.stack((source, target), dim=1).to(dtype)
+        return roles if self._config.target_role else source, Context(_attention((seen,), dtype), places)
+
+    def answer(self, logits: Tensor, context: Context) -> Tensor:  # noqa: ARG002  the other one needs it
+        """What the head says is the answer: (B, C) -> (B, C)."""
+        return logits
+
+
+class FamilyPerception:
+    """Parents and children: half of the heads listen to a person's children, half to the parents.
+
+    One person is placed in a generation, all others stand in an unknown one; a step can place those
+    next to somebody placed. Training places the first person anywhere on the clock, so that a few
+    steps on short chains teach "one up" and "one down" all around it: positions drawn at random, as
+    in "Randomized Positional Encodings Boost Length Generalization of Transformers" (arXiv
+    2305.16843). The readout names the generation of whoever is asked about.
+    """
+
+    inputs: ClassVar[type[FamilyInputs]] = FamilyInputs
+    context: ClassVar[tuple[str, ...]] = ("attention", "places", "asked")
+    kinds = GENERATIONS + 1
+    views = 2
+    readers = 1
+    classes = GENERATIONS + 1  # of the head: every generation, and 0 for "no relative"
+
+    def __init__(self, config: RecurrentConfig) -> None:
+        if config.heads % self.views or config.classes != 2:
+            raise ValueError(
+                "perception=family needs an even number of heads and two classes, false and true"
+            )
+
+    def see(self, inputs: Inputs, dtype: torch.dtype) -> tuple[Tensor, Context]:
+        """Inputs -> the embedding index of every token (B, N), and the context."""
+        assert isinstance(inputs, FamilyInputs)
+        placed, asked, parents, _ = inputs
+        attention = _attention((parents.transpose(1, 2), parents), dtype)
+        generations = torch.arange(self.classes, device=asked.device)
+        wanted = (asked.amax(dim=1).unsqueeze(1) == generations).to(dtype)
+        return placed, Context(attention, (asked > 0).unsqueeze(1).to(dtype), wanted)
+
+    def answer(self, logits: Tensor, context: Context) -> Tensor:
+        """Logits over generations -> those of false and true: log p(another one), log p(the one asked)."""
+        assert context.asked is not None
+        log_p = torch.log_softmax(logits, dim=-1)
+        true = (log_p * context.asked).sum(dim=-1)
+        false = torch.logsumexp(log_p + NO_ATTENTION * context.asked, dim=-1)
+        return torch.stack((false, true), dim=-1)
+
+
+Perception = GraphPerception | FamilyPerception
+
+
+def perception_of(config: RecurrentConfig) -> Perception:
+    """The perception a configuration names. Raises ValueError where they do not go together."""
+    return FamilyPerception(config) if config.perception == "family" else GraphPerception(config)
+
+
+def _attention(seen: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
+    """Who sees whom, by view, each (B or 1, N or 1, N) -> what to add to the logits: (B, V, N, N)."""
+    itself = torch.eye(seen[0].shape[-1], dtype=torch.bool, device=seen[0].device)
+    return torch.stack([torch.where(view | itself, 0.0, NO_ATTENTION).to(dtype) for view in seen], dim=1)
