@@ -4,7 +4,7 @@ PORT ?= 8000
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test lint bench image clean
+.PHONY: serve test lint bench image image-test clean
 
 serve: .venv/.serve  ## serve the shipped bundles
 	FATHOM_PORT=$(PORT) $(BIN)/fathom serve
@@ -21,7 +21,10 @@ bench: .venv/.test  ## measure the engine on this machine
 	for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done
 
 image:  ## build the CPU image
-	docker build --build-arg EXTRA=cpu --tag fathom:cpu .
+	docker build --build-arg EXTRA=cpu --build-arg REVISION=$$(git rev-parse --short HEAD) --tag fathom:cpu .
+
+image-test: .venv/.test  ## bring the image up and try it (after `make image`)
+	$(BIN)/python -m pytest tests/deploy/test_containers.py
 
 clean:  ## drop the environment and all caches
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -79,7 +79,7 @@ def evaluate(
     from training.figures import draw
 
     console = Console(quiet=quiet, highlight=False)
-    with _one_line():
+    with _one_line(), _one_thread():
         subject = read_subject(model)
         where = out or Path("reports") / subject.name
         evaluation = measure(subject, EvaluationPlan(problems - problems % 2, steps), console.print)
@@ -110,10 +110,23 @@ def export(
     from training.run import read_config
 
     console = Console(quiet=quiet)
-    with _one_line():
+    with _one_line(), _one_thread():
         where = out or Path("bundles") / read_config(run).task.name / "1"
         bundle = write(run, where, CalibrationPlan(problems - problems % 2), replace, console.print)
         console.print(f"wrote {bundle.folder}: serve it with fathom serve", soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Small batches are no faster with more threads, and far slower when cores are shared."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

@@ -160,6 +160,7 @@ def _summary(traced: Trace, bucket: int, shortcuts: dict[str, float]) -> dict[st
     return {
         "problems": traced.problems,
         "accuracy": {str(steps): round(traced.accuracy(steps), 6) for steps in sorted(marks)},
+        "by_step": [round(float(share), 6) for share in traced.right.mean(axis=0)],  # after 1, 2, ... steps
         "accuracy_at_one_step_per_unit": round(traced.accuracy(at), 6),
         "at_least": round(
             lower_bound(int(traced.right[:, at - 1].sum()), traced.problems, 1 - CONFIDENCE), 4

@@ -66,8 +66,7 @@ class _Scriptable(nn.Module):
 
 def write_onnx(model: ServedModel, manifest: Manifest, inputs: tuple[Tensor, ...], folder: Path) -> None:
     """embed.onnx and step.onnx, by torch's exporter. inputs: an example with at least 2 rows."""
-    with torch.no_grad():
-        carried = _with_depth(model.embed(*inputs), manifest)
+    carried = _step_example(model, manifest, inputs)
     specs = {
         spec.name: spec for spec in (*manifest.inputs, *manifest.context, *manifest.state, *manifest.memory)
     }
@@ -101,7 +100,7 @@ def write_torchscript(
     with torch.no_grad(), _known_warnings_ignored():
         traced = torch.jit.trace_module(  # type: ignore[no-untyped-call]
             _Scriptable(model, manifest.takes_depth).eval(),
-            {"embed": inputs, "step": _with_depth(model.embed(*inputs), manifest)},
+            {"embed": inputs, "step": _step_example(model, manifest, inputs)},
         )
         archive = io.BytesIO()
         torch.jit.save(traced, archive)
@@ -135,10 +134,11 @@ def _step(model: ServedModel, tensors: tuple[Tensor, ...], takes_depth: bool) ->
     return model.step(*tensors, torch.zeros(1, dtype=torch.int64, device=tensors[0].device))
 
 
-def _with_depth(carried: tuple[Tensor, ...], manifest: Manifest) -> tuple[Tensor, ...]:
-    if not manifest.takes_depth:
-        return carried
-    return (*carried, torch.zeros(len(carried[0]), dtype=torch.int64))
+def _step_example(model: ServedModel, manifest: Manifest, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Example inputs of a step, each a tensor of its own: exporters take one tensor given twice for one."""
+    with torch.no_grad():
+        carried = tuple(tensor.clone() for tensor in model.embed(*inputs))
+    return (*carried, torch.zeros(len(carried[0]), dtype=torch.int64)) if manifest.takes_depth else carried
 
 
 def _anonymous(model: onnx.ModelProto) -> onnx.ModelProto:

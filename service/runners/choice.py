@@ -53,8 +53,8 @@ def _open_onnx(bundle: Bundle, device: DeviceChoice) -> Runner:
         device = "cuda" if has_cuda() else "cpu"
     if device == "cuda" and not has_cuda():
         raise StartupError(
-            "device cuda was asked for, but this ONNX Runtime has no CUDA: "
-            "install the extra `gpu` instead of `cpu`, or choose device cpu"
+            "device cuda was asked for, but ONNX Runtime finds none: check the driver and install the extra "
+            "`gpu` instead of `cpu`, or choose device cpu"
         )
     return OnnxRunner(bundle, device)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 import onnxruntime as ort
@@ -39,8 +40,18 @@ class OnnxRunner(HostRunner):
 
 
 def has_cuda() -> bool:
-    """Whether this ONNX Runtime was built with CUDA."""
-    return "CUDAExecutionProvider" in ort.get_available_providers()
+    """Whether this ONNX Runtime was built with CUDA and this machine has a device."""
+    return "CUDAExecutionProvider" in ort.get_available_providers() and _driver_finds_a_device()
+
+
+def _driver_finds_a_device() -> bool:
+    """Asks the driver itself: the build says nothing about the machine it runs on."""
+    count = ctypes.c_int(0)
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+    except OSError:
+        return False
 
 
 def _open(path: Path, device: Device) -> ort.InferenceSession:

@@ -1,0 +1,72 @@
+"""Halting criteria by hand: small arrays whose scores can be worked out on paper."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from model import halting
+from model.halting import CRITERIA, HaltingRule, columns, satisfied
+
+EVEN, SURE = np.array([[0.0, 0.0]]), np.array([[0.0, 20.0]])
+
+
+def test_readout_criteria_on_an_even_and_a_sure_readout() -> None:
+    assert halting.confidence(EVEN)[0] == pytest.approx(0.5)
+    assert halting.entropy(EVEN)[0] == pytest.approx(np.log(2))
+    assert halting.entropy(SURE)[0] == pytest.approx(0, abs=1e-6)
+    assert halting.entropy_diff(SURE, EVEN)[0] == pytest.approx(np.log(2), abs=1e-6)
+    assert halting.kl(EVEN, EVEN)[0] == pytest.approx(0, abs=1e-9)
+    assert halting.kl(SURE, EVEN)[0] == pytest.approx(np.log(2), abs=1e-6)
+
+
+def test_latent_criteria_take_the_token_that_moved_most_and_no_padding() -> None:
+    previous = np.zeros((1, 3, 2))
+    previous[0, :, 0] = 1.0
+    state = previous.copy()
+    state[0, 1] = [0.0, 1.0]  # a quarter turn: the movement is sqrt(2), the cosine 0
+    state[0, 2] = [0.0, 9.0]  # padding
+    mask = np.array([[True, True, False]])
+    assert halting.latent_diff(state, previous, mask)[0] == pytest.approx(np.sqrt(2))
+    assert halting.cosine(state, previous, mask)[0] == pytest.approx(1.0)
+    delta = state - previous
+    assert halting.acceleration(state, delta, np.zeros_like(delta), mask)[0] == pytest.approx(np.sqrt(2))
+    assert halting.acceleration(state, delta, delta, mask)[0] == 0
+
+
+def test_argmax_stability_counts_and_starts_again() -> None:
+    assert halting.argmax_stability(SURE, SURE, np.array([3.0]))[0] == 4
+    assert halting.argmax_stability(SURE, -SURE, np.array([3.0]))[0] == 0
+
+
+def test_learned_is_a_sigmoid() -> None:
+    assert halting.learned(np.array([0.0, 50.0])).tolist() == pytest.approx([0.5, 1.0])
+
+
+def test_each_row_is_held_against_its_own_rule() -> None:
+    where = columns(("confidence", "kl"))
+    scores = np.array([[0.9, 0.5], [0.9, 0.5], [0.9, np.nan], [0.9, 0.5]])
+    column = np.array([where["confidence"], where["kl"], where["kl"], where["none"]])
+    threshold, above = np.array([0.8, 0.1, 1.0, 1.0]), np.array([True, False, False, False])
+    assert satisfied(scores, column, threshold, above).tolist() == [True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (("sleep", 0.1, 1), "unknown criterion 'sleep'; choose one of none"),
+        (("confidence", 1.5, 1), "threshold 1.5 is out of range for confidence: choose from 0 to 1"),
+        (("kl", -1.0, 1), "out of range"),
+        (("kl", float("nan"), 1), "out of range"),
+        (("kl", 0.1, 0), "patience is 0"),
+    ],
+)
+def test_rules_that_make_no_sense_are_refused(rule: tuple[str, float, int], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        HaltingRule(*rule)
+
+
+def test_every_criterions_usual_threshold_is_in_its_range() -> None:
+    assert len(CRITERIA) == 10
+    for criterion in CRITERIA.values():
+        HaltingRule(criterion.name, criterion.default)

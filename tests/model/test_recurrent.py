@@ -1,0 +1,176 @@
+"""The network: its verbs agree, padding and numbering do not matter, its configuration is checked."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from model import halting
+from model.config import RecurrentConfig
+from model.halting import Array
+from model.recurrent import GraphInputs, RecurrentTransformer
+from model.scores import SCORES
+from model.served import ServedModel
+
+ABLATIONS = (
+    RecurrentConfig(width=16, heads=2, feed_forward=24),
+    RecurrentConfig(
+        width=16, heads=2, feed_forward=24, depth_embedding=3, reinjection=True, target_role=True
+    ),
+    RecurrentConfig(
+        width=16,
+        heads=2,
+        feed_forward=24,
+        layer_scale=None,
+        gate_bias=None,
+        proposal_norm=False,
+        adjacency_mask=False,
+    ),
+)
+
+
+def problem(rows: int, nodes: int, seed: int = 0) -> GraphInputs:
+    draw = torch.Generator().manual_seed(seed)
+    roles = torch.zeros(rows, nodes, dtype=torch.int64)
+    roles[:, 0], roles[:, -1] = 1, 2
+    adjacency = torch.rand(rows, nodes, nodes, generator=draw) < 0.3
+    return GraphInputs(roles, adjacency, torch.ones(rows, nodes, dtype=torch.bool))
+
+
+def network(config: RecurrentConfig) -> RecurrentTransformer:
+    torch.manual_seed(1)
+    model = RecurrentTransformer(config).eval()
+    if model.block.scale is not None:
+        torch.nn.init.ones_(model.block.scale)  # as if trained: at 1e-4 a step would hardly compute anything
+    return model
+
+
+def looped(model: RecurrentTransformer, inputs: GraphInputs, steps: int) -> tuple[Tensor, Tensor]:
+    context, state = model.embed(inputs)
+    for taken in range(steps):
+        state = model.step(state, context, inputs.mask, torch.full((len(inputs.roles),), taken))
+    return state, model.readout(state, context)
+
+
+@pytest.mark.parametrize("config", ABLATIONS)
+@torch.inference_mode()
+def test_forward_is_a_repeated_step(config: RecurrentConfig) -> None:
+    model, inputs = network(config), problem(3, 6)
+    for steps in (0, 1, 5):
+        assert torch.equal(model(inputs, steps), looped(model, inputs, steps)[1])
+
+
+@pytest.mark.parametrize("config", ABLATIONS)
+@torch.inference_mode()
+def test_the_served_model_says_what_the_network_says(config: RecurrentConfig) -> None:
+    model, inputs = network(config), problem(3, 6)
+    served = ServedModel(model).eval()
+    tensors = served.embed(*inputs)
+    for taken in range(5):
+        *following, logits, _ = served.step(*tensors, torch.full((3,), taken))
+        tensors = (*tensors[: len(served.context)], *following)
+        torch.testing.assert_close(logits, model(inputs, taken + 1))
+
+
+@torch.inference_mode()
+def test_padding_changes_nothing() -> None:
+    model, inputs = network(ABLATIONS[0]), problem(2, 5)
+    wide = GraphInputs(*(torch.zeros_like(tensor) for tensor in problem(2, 9)))
+    wide.roles[:, :5], wide.adjacency[:, :5, :5], wide.mask[:, :5] = inputs
+    torch.testing.assert_close(model(wide, 7), model(inputs, 7))
+    assert not looped(model, wide, 3)[0][:, 5:].any(), "the state of padding stays zero"
+
+
+@torch.inference_mode()
+def test_the_order_of_nodes_changes_nothing() -> None:
+    model, inputs = network(ABLATIONS[0]), problem(1, 6)
+    order = torch.tensor([3, 5, 0, 1, 4, 2])
+    shuffled = GraphInputs(
+        inputs.roles[:, order], inputs.adjacency[:, order][:, :, order], inputs.mask[:, order]
+    )
+    torch.testing.assert_close(model(shuffled, 5), model(inputs, 5))
+
+
+@torch.inference_mode()
+def test_reading_everywhere_agrees_with_reading_at_the_target() -> None:
+    model, inputs = network(ABLATIONS[0]), problem(3, 6)
+    context, _ = model.embed(inputs)
+    state, logits = looped(model, inputs, 4)
+    torch.testing.assert_close(model.readout_everywhere(state, context)[:, -1], logits)
+
+
+@torch.inference_mode()
+def test_a_node_hears_only_its_predecessors_one_step_at_a_time() -> None:
+    """On a chain a -> b -> c, what enters at a is at c after two steps and not before."""
+    model = network(ABLATIONS[0])
+    adjacency = torch.zeros(1, 3, 3, dtype=torch.bool)
+    adjacency[0, 1, 0] = adjacency[0, 2, 1] = True
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    near = GraphInputs(torch.tensor([[1, 0, 2]]), adjacency, mask)
+    far = near._replace(roles=torch.tensor([[0, 0, 2]]))  # the same without a source at a
+    for steps, equal in ((1, True), (2, False)):
+        one, other = looped(model, near, steps)[0], looped(model, far, steps)[0]
+        assert torch.allclose(one[0, 2], other[0, 2]) is equal
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("width", 0, "width is 0"),
+        ("heads", 3, "not a multiple of heads 3"),
+        ("dropout", 1.0, "dropout is 1.0"),
+        ("depth_embedding", -1, "depth_embedding is -1"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(field: str, value: float, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        RecurrentConfig(**{field: value})  # type: ignore[arg-type]
+
+
+def test_the_scores_of_a_step_are_the_reference_formulas() -> None:
+    """model/scores.py in torch against model/halting.py in NumPy, over several steps and with padding."""
+    model = network(ABLATIONS[0])
+    inputs = problem(4, 7, seed=2)
+    inputs.mask[1, 5:6] = False
+    served = ServedModel(model).eval()
+    with torch.inference_mode():
+        tensors = served.embed(*inputs)
+        for taken in range(4):
+            *_, state, readout, delta, stability = (tensor.double().numpy() for tensor in tensors)
+            *following, logits, scores = served.step(*tensors, torch.full((4,), taken))
+            tensors = (*tensors[: len(served.context)], *following)
+            expected = reference(
+                logits.double().numpy(),
+                readout,
+                following[0].double().numpy(),
+                state,
+                delta,
+                stability,
+                inputs,
+            )
+            for name, column in expected.items():
+                np.testing.assert_allclose(scores[:, SCORES.index(name)], column, atol=2e-6, err_msg=name)
+
+
+def reference(
+    logits: Array,
+    before: Array,
+    state: Array,
+    previous: Array,
+    delta: Array,
+    stable: Array,
+    inputs: GraphInputs,
+) -> dict[str, Array]:
+    mask = inputs.mask.numpy()
+    return {
+        "confidence": halting.confidence(logits),
+        "entropy": halting.entropy(logits),
+        "entropy_diff": halting.entropy_diff(logits, before),
+        "kl": halting.kl(logits, before),
+        "latent_diff": halting.latent_diff(state, previous, mask),
+        "cosine": halting.cosine(state, previous, mask),
+        "acceleration": halting.acceleration(state, state - previous, delta, mask),
+        "argmax_stability": halting.argmax_stability(logits, before, stable),
+    }

@@ -1,0 +1,257 @@
+"""A run: it learns, it survives whatever stops it, and it ends the same however often it was stopped."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from training import checkpoint, run
+from training.checkpoint import Checkpoint, RunError
+from training.config import PAPER, ConfigError, TrainConfig, configure, from_json, to_json
+from training.curriculum import Curriculum
+from training.measure import accuracy_at
+from training.parallel import World
+from training.start import start
+from training.trainer import Trainer, learning_rate
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = [
+    "network.width=16",
+    "network.heads=2",
+    "network.feed_forward=16",
+    "batch=8",
+    "curriculum.advance_below=10",  # a hop harder after every update
+    "curriculum.burn_in_below=10",
+    "curriculum.burn_in_every=1",
+    "curriculum.end=3",
+    "noise_ramp=2",
+    "network.dropout=0.1",
+    "device=cpu",
+]
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO())
+
+
+def train(out: Path, *overrides: str) -> dict[str, torch.Tensor]:
+    start("graph", "default", out, None, [*TINY, *overrides], quiet(), True)
+    return checkpoint.load(out).tensors
+
+
+def command(*words: str, under: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, *under, "-m", "fathom", *words],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "400"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def settings(*overrides: str) -> list[str]:
+    return [word for override in (*TINY, *overrides) for word in ("--set", override)]
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, f"{path} did not appear"
+        time.sleep(0.02)
+
+
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        assert torch.equal(tensor, other[name]), name
+
+
+def test_a_few_seconds_teach_two_hops(tmp_path: Path) -> None:
+    small = ["network.width=32", "network.layer_scale=0.1", "curriculum.end=2", "noise=0", "ema=0.9"]
+    budget = ["updates=120", "batch=32", "warmup=20", "learning_rate=0.005", "device=cpu"]
+    start("graph", "default", tmp_path / "run", None, [*small, *budget], quiet(), True)
+    network, saved = run.read_network(tmp_path / "run")
+    assert saved.state["curriculum"]["difficulty"] >= 2
+    task = TrainConfig().task
+    problems = task.problems(np.random.default_rng(5), "matched", 2, 100)
+    assert accuracy_at(network, problems, 2) > 0.9
+    lines = [json.loads(line) for line in (tmp_path / "run" / run.METRICS).read_text().splitlines()]
+    assert [line["update"] for line in lines] == [50, 100]
+
+
+def test_resumed_training_ends_with_the_weights_of_uninterrupted_training(tmp_path: Path) -> None:
+    whole = train(tmp_path / "whole", "updates=20", "checkpoint_every=7")
+
+    config = configure(TrainConfig(), [*TINY, "updates=20", "checkpoint_every=7"])
+    run.create(tmp_path / "parts", config, "cpu", 1)
+    first = Trainer(config, tmp_path / "parts", World(), "cpu")
+    for _ in range(9):
+        first._update()
+    first.save()
+    start("graph", "default", None, tmp_path / "parts", [], quiet(), True)
+    assert_same(whole, checkpoint.load(tmp_path / "parts").tensors)
+
+
+def test_ctrl_c_saves_says_one_line_and_resumes_to_the_same_weights(tmp_path: Path) -> None:
+    process = command(
+        "train", "graph", "--out", str(tmp_path / "run"), *settings("updates=60", "checkpoint_every=5")
+    )
+    wait_for(tmp_path / "run" / "checkpoints" / "0000005", process)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert len(errors.splitlines()) == 1
+    assert "--resume" in errors
+    stopped = checkpoint.load(tmp_path / "run").update
+    assert 5 <= stopped < 60
+    start("graph", "default", None, tmp_path / "run", [], quiet(), True)
+    assert_same(
+        checkpoint.load(tmp_path / "run").tensors,
+        train(tmp_path / "whole", "updates=60", "checkpoint_every=5"),
+    )
+
+
+def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
+    """Checkpoints after every update, so that the kill falls while one is being written."""
+    process = command(
+        "train", "graph", "--out", str(tmp_path), *settings("updates=5000", "checkpoint_every=1")
+    )
+    wait_for(tmp_path / "checkpoints" / "0000003", process)
+    process.kill()
+    process.communicate(timeout=60)
+    saved = checkpoint.load(tmp_path)
+    assert saved.update >= 3
+    trainer = Trainer(run.read_config(tmp_path), tmp_path, World(), "cpu")
+    trainer.restore(saved)
+    assert trainer.updates == saved.update
+
+
+def test_a_half_written_checkpoint_is_not_seen(tmp_path: Path) -> None:
+    whole = Checkpoint({"model.a": torch.ones(2)}, {"update": 3})
+    checkpoint.save(tmp_path, whole)
+    draft = tmp_path / "checkpoints" / "0000004.part"
+    draft.mkdir()
+    (draft / checkpoint.TENSORS).write_bytes(b"half")
+    assert checkpoint.load(tmp_path).update == 3
+    checkpoint.save(tmp_path, Checkpoint({"model.a": torch.zeros(2)}, {"update": 4}))
+    assert checkpoint.load(tmp_path).tensors["model.a"].tolist() == [0, 0]
+
+
+def test_only_the_last_checkpoints_stay(tmp_path: Path) -> None:
+    for update in range(5):
+        checkpoint.save(tmp_path, Checkpoint({"model.a": torch.ones(1)}, {"update": update}))
+    assert len(list((tmp_path / "checkpoints").iterdir())) == checkpoint.KEPT
+
+
+def test_a_full_disk_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match=r"cannot write to .*: No space left on device$"):
+        checkpoint.save(tmp_path, Checkpoint({"model.a": torch.ones(1)}, {"update": 1}))
+
+
+def test_two_processes_train_the_model_that_one_would(tmp_path: Path) -> None:
+    """Same problems, noise and plans: the weights agree up to the order of floating-point sums."""
+    options = [option for option in TINY if "dropout" not in option]
+    words = ["train", "graph", "--out", str(tmp_path / "two"), "--set", "updates=12"]
+    words += [word for option in options for word in ("--set", option)]
+    launcher = ("-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    process = command(*words, under=launcher)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert output.count("trained /") == 1, "the first process alone speaks"
+    start("graph", "default", tmp_path / "one", None, [*options, "updates=12"], quiet(), True)
+    one, two = checkpoint.load(tmp_path / "one"), checkpoint.load(tmp_path / "two")
+    assert one.state["numbers"] == two.state["numbers"]
+    assert one.state["curriculum"]["difficulty"] == two.state["curriculum"]["difficulty"] == 3
+    for name, tensor in one.part("model").items():
+        torch.testing.assert_close(two.part("model")[name], tensor, atol=2e-5, rtol=1e-4)
+
+
+def test_bfloat16_trains(tmp_path: Path) -> None:
+    weights = train(tmp_path / "run", "updates=3", "precision=bfloat16")
+    assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+
+
+def test_resuming_with_another_configuration_names_the_fields(tmp_path: Path) -> None:
+    train(tmp_path, "updates=1")
+    with pytest.raises(RunError, match=r"another network\.width, noise; resume it unchanged"):
+        start("graph", "default", None, tmp_path, ["network.width=32", "noise=0.1"], quiet(), True)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--set", "no.such=1"], "error: unknown setting 'no.such'; there are task.min_nodes"),
+        (["--set", "updates"], "error: 'updates' is not of the form name=value"),
+        (["--set", "updates=0"], "updates is 0, but must be at least 1"),
+        (["--set", "noise=much"], "error: noise: Input should be a valid number"),
+        (["--set", "network.width=63"], "width 63 is not a multiple of heads 4"),
+        (["--resume", "nowhere"], "error: nowhere is not a run"),
+        (["--out", "/proc/none"], "error: cannot write to /proc/none"),
+    ],
+)
+def test_what_a_caller_does_wrong_is_one_line(words: list[str], line: str) -> None:
+    process = command("train", "graph", *words)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert len(errors.splitlines()) == 1
+    assert line in errors
+
+
+def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
+    train(tmp_path, "updates=1")
+    with pytest.raises(RunError, match="holds a run already: continue it with --resume"):
+        train(tmp_path, "updates=1")
+
+
+def test_configurations_survive_json_and_presets_are_valid() -> None:
+    for config in (TrainConfig(), PAPER, configure(TrainConfig(), TINY)):
+        assert from_json(to_json(config)) == config
+    assert configure(TrainConfig(), ["network.gate_bias=null"]).network.gate_bias is None
+    with pytest.raises(ConfigError, match="another version"):
+        from_json('{"updates": 3}')
+
+
+def test_asking_every_node_while_the_target_is_marked_is_refused() -> None:
+    with pytest.raises(ConfigError, match="only one node is the target"):
+        configure(TrainConfig(), ["network.target_role=true"])
+
+
+def test_the_papers_preset_trains(tmp_path: Path) -> None:
+    start("graph", "paper", tmp_path, None, ["updates=2", "batch=4", "device=cpu"], quiet(), True)
+    assert run.read_config(tmp_path).network.depth_embedding == 20
+
+
+def test_the_curriculum_gets_harder_only_once_the_loss_is_low() -> None:
+    config = TrainConfig().curriculum
+    curriculum = Curriculum.start(config)
+    for update in range(1, 200):
+        curriculum.observe(update, 0.7)
+    assert (curriculum.difficulty, curriculum.burn_in) == (1, 0)
+    for update in range(200, 4000):
+        curriculum.observe(update, 0.0)
+    assert (curriculum.difficulty, curriculum.burn_in) == (config.end, config.burn_in)
+
+
+def test_the_learning_rate_warms_up_and_ends_near_zero() -> None:
+    config = TrainConfig()
+    rates = [learning_rate(config, update) for update in range(config.updates)]
+    assert rates[0] == pytest.approx(config.learning_rate / config.warmup, rel=0.01)
+    assert max(rates) == pytest.approx(config.learning_rate, rel=0.02)
+    assert rates[-1] < config.learning_rate * 1e-4
