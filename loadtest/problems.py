@@ -106,11 +106,12 @@ def _expression(draw: random.Random, nesting: int) -> tuple[str, bool]:
 
 
 def text_problem(draw: random.Random, chain: int) -> Problem:
-    """What the last person of a chain of `chain` facts is to the first: up some generations, then down
-    some.
+    """Is the last person of a chain of `chain` facts, up some generations and then down some, a
+    grandparent (say) of the first? Wrong questions are off by two or four generations, as only a whole
+    chain can tell.
     """
-    if chain + 1 > len(_NAMES):
-        raise LoadTestError(f"a text problem chains at most {len(_NAMES) - 1} facts: lower --difficulty")
+    if not 1 <= chain <= 16 or chain + 1 > len(_NAMES):
+        raise LoadTestError("a text problem chains 1 to 16 facts: change --difficulty")
     people = draw.sample(_NAMES, min(chain + 1 + 4, len(_NAMES)))
     line, others = people[: chain + 1], people[chain + 1 :]
     ups = draw.randint(0, chain)
@@ -121,7 +122,12 @@ def text_problem(draw: random.Random, chain: int) -> Problem:
     ]
     facts += [_fact(draw, older, younger) for older, younger in zip(others[::2], others[1::2], strict=False)]
     draw.shuffle(facts)
-    return Problem({"facts": facts, "query": f"What is {line[-1]} to {line[0]}?"}, relation(2 * ups - chain))
+    true = draw.random() < 0.5
+    generations = 2 * ups - chain
+    if not true:
+        generations += draw.choice([by for by in (-4, -2, 2, 4) if abs(generations + by) <= 16])
+    query = f"{line[-1]} is the {relation(generations)} of {line[0]}?"
+    return Problem({"facts": facts, "query": query}, true)
 
 
 def _fact(draw: random.Random, older: str, younger: str) -> str:

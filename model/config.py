@@ -23,6 +23,7 @@ class RecurrentConfig:
     proposal_norm: bool = True  # normalise h' before the gate: the state stays bounded and can settle
     depth_embedding: int = 0  # rows of the learned depth embedding; 0: none
     reinjection: bool = False  # add the embedded input again at every step
+    keep_given: bool = False  # tokens that something is known of from the start stay as they were given
     adjacency_mask: bool = True  # a node attends to its predecessors and itself only
     target_role: bool = False  # mark the target in the input; the readout finds it either way
     perception: Literal["graph", "family"] = (

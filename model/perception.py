@@ -45,6 +45,8 @@ class Context(NamedTuple):
     places: Tensor  # (B, R, N) one-hot rows: where the R tokens stand that the readout reads
     asked: Tensor | None = None  # (B, GENERATIONS + 1) one-hot: which generation is asked about
     injection: Tensor | None = None  # (B, N, D) the embedded input, where re-injection adds it at every step
+    given: Tensor | None = None  # (B, N, D) the embedded input, where the tokens that are `known` keep it
+    known: Tensor | None = None  # (B, N, 1) bool: which tokens something is known of from the start
 
 
 class GraphPerception:

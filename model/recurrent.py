@@ -86,14 +86,31 @@ class RecurrentTransformer(nn.Module):
     @property
     def context(self) -> tuple[str, ...]:
         """The fields of Context that this network fills, in order."""
-        return (*self.perception.context, *(("injection",) if self.config.reinjection else ()))
+        injection = ("injection",) if self.config.reinjection else ()
+        given = ("given", "known") if self.config.keep_given else ()
+        return (*self.perception.context, *injection, *given)
 
     def embed(self, inputs: Inputs) -> tuple[Context, Tensor]:
         """Inputs -> context and the state before the first step, (B, N, D)."""
         kinds, context = self.perception.see(inputs, self.roles.weight.dtype)
+        state = self._enter(kinds, inputs.mask)
+        if self.config.reinjection:
+            context = context._replace(injection=state)
+        if self.config.keep_given:
+            context = context._replace(given=state, known=(kinds > 0).unsqueeze(-1))
+        return context, state
+
+    def blank(self, inputs: Inputs) -> Tensor:
+        """The state of the same tokens before anything is known of them, (B, N, D)."""
+        return self._enter(torch.zeros_like(inputs.mask, dtype=torch.int64), inputs.mask)
+
+    def marked(self, inputs: Inputs) -> Tensor:
+        """Which tokens something is known of from the start, (B, N, 1) bool."""
+        return (self.perception.see(inputs, self.roles.weight.dtype)[0] > 0).unsqueeze(-1)
+
+    def _enter(self, kinds: Tensor, mask: Tensor) -> Tensor:
         state = self.dropout(self.input_norm(self.roles(kinds)))
-        state = state * inputs.mask.unsqueeze(-1).to(state.dtype)
-        return context._replace(injection=state if self.config.reinjection else None), state
+        return state * mask.unsqueeze(-1).to(state.dtype)
 
     def step(self, state: Tensor, context: Context, mask: Tensor, depth: Tensor) -> Tensor:
         """One application of the shared block: (B, N, D) -> (B, N, D).
@@ -112,6 +129,8 @@ class RecurrentTransformer(nn.Module):
         if self.gate is not None:
             opening = torch.sigmoid(self.gate(torch.cat((proposal, state), dim=-1)))
             proposal = opening * proposal + (1 - opening) * state
+        if context.given is not None and context.known is not None:
+            proposal = torch.where(context.known, context.given, proposal)
         return proposal * mask.unsqueeze(-1).to(proposal.dtype)
 
     def readout(self, state: Tensor, context: Context) -> Tensor:

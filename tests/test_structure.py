@@ -17,7 +17,13 @@ MAY_IMPORT = {
     "service": {"model", "service"},
     "loadtest": {"loadtest"},
 }
-TORCH_USERS = {"model/recurrent.py", "model/perception.py", "model/scores.py", "model/served.py", "model/weights.py"}
+TORCH_USERS = {
+    "model/recurrent.py",
+    "model/perception.py",
+    "model/scores.py",
+    "model/served.py",
+    "model/weights.py",
+}
 
 
 def imports(path: Path) -> set[str]:

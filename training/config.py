@@ -38,12 +38,15 @@ class CurriculumConfig:
     burn_in: int = 40  # most steps without gradient before those with; 0: none
     burn_in_below: float = 0.15  # burn-in grows by one step while the running loss is under this
     burn_in_every: int = 25  # updates between two growths
+    late_share: float = 0.0  # of batches that learn what is given only after burn-in (training/unroll.py)
 
     def __post_init__(self) -> None:
         if not 1 <= self.start <= self.end:
             raise ValueError("curriculum.start must be at least 1 and at most curriculum.end")
         if self.burn_in < 0 or self.burn_in_every < 1:
             raise ValueError("curriculum.burn_in must be at least 0, burn_in_every at least 1")
+        if not 0 <= self.late_share <= 1:
+            raise ValueError(f"curriculum.late_share is {self.late_share}, but must be in [0, 1]")
 
 
 @dataclass(frozen=True)
@@ -123,8 +126,10 @@ TEXT = TrainConfig(
         feed_forward=192,
         layer_scale=0.1,
         gate_bias=-1.0,
+        keep_given=True,
         perception="family",
     ),
+    curriculum=CurriculumConfig(burn_in=60, burn_in_every=10, late_share=0.5),
     updates=2000,
     noise=0.3,
     clip=1.0,
@@ -201,8 +206,14 @@ def from_json(text: str) -> TrainConfig:
     except ValueError as error:
         raise ConfigError(f"the run's configuration is not JSON ({error})") from error
     values = _flatten(content) if isinstance(content, dict) else {}
-    # Runs begun when graph was the only task do not say so.
-    values = {TASK_NAME: "graph", "network.perception": "graph", **values}
+    # Runs begun when graph was the only task do not have these fields.
+    values = {
+        TASK_NAME: "graph",
+        "network.perception": "graph",
+        "network.keep_given": False,
+        "curriculum.late_share": 0.0,
+        **values,
+    }
     if values[TASK_NAME] not in TASKS:
         raise ConfigError(f"the run trains {values[TASK_NAME]!r}, which this Fathom does not know")
     known = flat(PRESETS[values[TASK_NAME], "default"])

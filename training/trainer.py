@@ -135,6 +135,7 @@ class Trainer:
             steps=curriculum.difficulty + int(self.numbers.integers(0, config.extra_steps + 1)),
             noise=config.noise * min(1.0, self.updates / max(1, config.noise_ramp)),
             rows=self.world.rows(config.batch),
+            late=bool(config.curriculum.late_share) and self.numbers.random() < config.curriculum.late_share,
         )
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, self.updates)

@@ -3,6 +3,10 @@
 arXiv 2603.21676, section 3.4. Before each step noise falls on the state, so that what the network
 carries from step to step must be restored at every step: an answer that survives this survives
 hundreds of steps. (Without it the same network is at chance beyond a few times the trained hops.)
+
+A late batch burns in while nothing is known yet, and learns what is given only then. Otherwise all
+who have waited long in training are those whom no answer ever reaches, and a network learns to give
+up on whoever has waited longer than the longest way it was trained on.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ class Plan:
     steps: int  # steps with gradient
     noise: float  # standard deviation
     rows: slice  # this process's rows of the whole batch
+    late: bool = False  # burn in before anything is known
 
 
 class Unrolled(nn.Module):
@@ -39,8 +44,15 @@ class Unrolled(nn.Module):
     def forward(self, batch: Batch, whole: int, plan: Plan) -> Tensor:
         """The share of the loss that these rows have in a batch of `whole` rows: a scalar."""
         context, state = self.network.embed(batch.inputs)
+        given, full = state, context
+        if plan.late:
+            state = self.network.blank(batch.inputs)
+            context = full._replace(given=None, known=None)
         for taken in range(plan.burn_in + plan.steps):
             depth = torch.full((state.shape[0],), taken, dtype=torch.int64, device=state.device)
+            if plan.late and taken == plan.burn_in:
+                state = torch.where(self.network.marked(batch.inputs), given, state)
+                context = full
             with torch.set_grad_enabled(taken >= plan.burn_in):
                 state = self.network.step(self._noisy(state, whole, plan), context, batch.inputs.mask, depth)
         logits = self._task.logits(self.network, state, context).float()

@@ -76,13 +76,13 @@ class TextCodec:
         facts = self._facts(problem["facts"], f"{field}.facts")
         people = {name: place for place, name in enumerate(_names(facts))}
         self._count(len(people), "people", self.limits.max_nodes, f"{field}.facts")
+        links = self._links(facts, people, f"{field}.facts")  # (parent, child)
+        _refuse_loops(links, f"{field}.facts")
         query = _read(problem["query"], f"{field}.query", question=True)
         for name in (query.one, query.other):
             if name not in people:
                 raise RequestError(f"{_short(name)} is in no fact: add one about them", f"{field}.query")
 
-        links = self._links(facts, people, f"{field}.facts")  # (parent, child)
-        _refuse_loops(links, f"{field}.facts")
         size = max(len(people), 1 + max(max(link[:2]) for link in links))
         parents = np.zeros((size, size), np.bool_)
         for parent, child, _ in links:

@@ -25,7 +25,8 @@ def chain(hops: int) -> Body:
 
 def exactly(steps: int, **more: object) -> Body:
     """A request that takes exactly so many steps."""
-    return {"input": chain(3), "max_steps": steps, "halting": {"criterion": "none"}, **more}
+    problem = {"model": "graph", "input": chain(3), "halting": {"criterion": "none"}}
+    return {**problem, "max_steps": steps, **more}
 
 
 def eventually(holds: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:

@@ -66,20 +66,27 @@ def test_the_value_of_every_expression_is_right_and_fits_the_model() -> None:
 
 def test_kinship_answers_follow_from_the_facts() -> None:
     draw = random.Random(7)
-    for chain in [1, 2, 5, 9] * 20:
+    labels = []
+    for chain in [1, 2, 5, 9, 16] * 20:
         problem = text_problem(draw, chain)
-        generation = {}
         links = [(words[0], words[3], words[-1]) for words in map(str.split, problem.input["facts"])]
-        query = problem.input["query"].removeprefix("What is ").removesuffix("?").split(" to ")
-        generation[query[1]] = 0
+        one, _, _, asked, _, other = problem.input["query"].removesuffix("?").split()
+        generation = {other: 0}
         for _ in links:
-            for one, kind, other in links:
+            for older, kind, younger in links:
                 step = 1 if kind == "parent" else -1
-                if other in generation:
-                    generation[one] = generation[other] + step
-                elif one in generation:
-                    generation[other] = generation[one] - step
-        assert relation(generation[query[0]]) == problem.label
+                if younger in generation:
+                    generation[older] = generation[younger] + step
+                elif older in generation:
+                    generation[younger] = generation[older] - step
+        assert (relation(generation[one]) == asked) is problem.label
+        labels.append(problem.label)
+    assert 0.35 < sum(map(bool, labels)) / len(labels) < 0.65
+
+
+def test_a_chain_longer_than_relations_have_names_is_refused() -> None:
+    with pytest.raises(LoadTestError, match="1 to 16 facts"):
+        text_problem(random.Random(1), 17)
 
 
 def test_relations_are_named_by_generations() -> None:

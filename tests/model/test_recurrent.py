@@ -10,7 +10,8 @@ from torch import Tensor
 from model import halting
 from model.config import RecurrentConfig
 from model.halting import Array
-from model.recurrent import GraphInputs, RecurrentTransformer
+from model.perception import GraphInputs
+from model.recurrent import RecurrentTransformer
 from model.scores import SCORES
 from model.served import ServedModel
 

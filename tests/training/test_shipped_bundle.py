@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.recurrent import GraphInputs
+from model.perception import GraphInputs
 from training.evaluate import Subject, read_subject
 from training.measure import trace
 from training.task import Problems

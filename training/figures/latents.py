@@ -17,7 +17,7 @@ PATH, OTHERS = "#D55E00", "#777777"
 
 @torch.inference_mode()
 def draw_latents(subject: Subject, hard: Problems) -> Figure:
-    """One problem's latent states: which node moves when, and the paths they take in the plane."""
+    """One problem's latent states: which token moves when, and the paths they take in the plane."""
     task, network = subject.task, subject.network
     row = int((hard.labels == 1).nonzero()[0])
     inputs = type(hard.inputs)(*(tensor[row : row + 1] for tensor in hard.inputs))
@@ -29,7 +29,7 @@ def draw_latents(subject: Subject, hard: Problems) -> Figure:
     path = torch.cat(states)[:, inputs.mask[0]].numpy()  # (T + 1, N, D)
     movement = np.linalg.norm(np.diff(path, axis=0), axis=2) / np.linalg.norm(path[1:], axis=2)  # (T, N)
     arrival = np.where(movement.max(axis=0) > 0, movement[2:].argmax(axis=0) + 2, 0)
-    target = int((inputs.roles[0] // 2).argmax())
+    target = int(context.places[0, -1].argmax())  # what the readout reads last
     order = np.argsort(arrival, kind="stable")
     figure = Figure(figsize=(6.9, 2.9))
     left, right = figure.subplots(1, 2, width_ratios=(1.1, 1.0))
@@ -55,9 +55,9 @@ def draw_latents(subject: Subject, hard: Problems) -> Figure:
         arrowprops={"arrowstyle": "->", "color": "white", "linewidth": 0.7},
     )
     left.set_xlabel("step")
-    left.set_ylabel("node, in the order of its largest movement")
+    left.set_ylabel("token, in the order of its largest movement")
     left.set_yticks([])
-    left.set_title(f"a  A wave crosses the graph, one {task.unit.removesuffix('s')} a step")
+    left.set_title(f"a  A wave crosses the problem, one {task.unit.removesuffix('s')} a step")
     bar = figure.colorbar(image, ax=left, pad=0.03, aspect=28)
     bar.set_label("relative movement")
     bar.outline.set_visible(False)
@@ -66,20 +66,20 @@ def draw_latents(subject: Subject, hard: Problems) -> Figure:
 
 
 def _plane(axes: Axes, path: NDArray[np.float32], target: int) -> None:
-    """The two directions in which the states differ most (PCA over all nodes and steps)."""
+    """The two directions in which the states differ most (PCA over all tokens and steps)."""
     flat = path.reshape(-1, path.shape[-1])
     centre = flat.mean(axis=0)
     _, spread, directions = np.linalg.svd(flat - centre, full_matrices=False)
     share = spread[:2] ** 2 / (spread**2).sum()
     plane = (path - centre) @ directions[:2].T  # (T + 1, N, 2)
-    for node in range(plane.shape[1]):
-        axes.plot(*plane[:, node].T, color=OTHERS, linewidth=0.4, alpha=0.35)
+    for token in range(plane.shape[1]):
+        axes.plot(*plane[:, token].T, color=OTHERS, linewidth=0.4, alpha=0.35)
     steps = np.arange(len(plane))
     dots = axes.scatter(
         plane[:, target, 0], plane[:, target, 1], c=steps, cmap="cividis", s=11, zorder=3, linewidths=0
     )
     axes.plot(*plane[:, target].T, color=PATH, linewidth=0.9, zorder=2, label="the target")
-    axes.plot([], [], color=OTHERS, linewidth=0.8, label="every other node")
+    axes.plot([], [], color=OTHERS, linewidth=0.8, label="every other token")
     axes.set_xlabel(f"first component ({share[0]:.0%})")
     axes.set_ylabel(f"second component ({share[1]:.0%})")
     axes.set_xticks([])

@@ -89,7 +89,7 @@ def trees(rng: np.random.Generator, count: int, size: int) -> Families:
         weight = np.take_along_axis(appeal, order[:, :place], axis=1).cumsum(axis=1)
         chosen = (weight < rng.random((count, 1)) * weight[:, -1:]).sum(axis=1)
         kin = order[rows, np.minimum(chosen, place - 1)]
-        up = rng.random(count) < 0.4
+        up = (rng.random(count) < 0.4) & (parents[rows, kin].sum(axis=1) < 2)
         generation[rows, person] = np.where(joins, generation[rows, kin] + np.where(up, 1, -1), 0)
         younger, older = np.where(up, kin, person), np.where(up, person, kin)
         parents[rows[joins], younger[joins], older[joins]] = True
