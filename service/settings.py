@@ -65,8 +65,8 @@ class Settings(BaseSettings):
     )
     max_problems: Count = Field(256, description="Problems per request.")
     max_body_bytes: Count = Field(2**20, description="Size of a request's body; larger ones get 413.")
-    max_nodes: Count = Field(256, description="Nodes per graph; a bundle may allow fewer.")
-    max_edges: Count = Field(4096, description="Edges per graph.")
+    max_nodes: Count = Field(256, description="Nodes per graph, people per family; a bundle may allow fewer.")
+    max_edges: Count = Field(4096, description="Edges per graph, facts per family.")
     max_latent_bytes: Count = Field(
         2**28,
         description="Bytes of latents per request: whole states, over all problems and all steps shown.",

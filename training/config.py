@@ -123,7 +123,7 @@ TEXT = TrainConfig(
     network=RecurrentConfig(
         width=96,
         heads=2,  # one for children, one for parents
-        feed_forward=192,
+        feed_forward=384,
         layer_scale=0.1,
         gate_bias=-1.0,
         keep_given=True,
@@ -131,7 +131,7 @@ TEXT = TrainConfig(
     ),
     curriculum=CurriculumConfig(burn_in=60, burn_in_every=10, late_share=0.5),
     updates=2000,
-    noise=0.3,
+    noise=0.2,
     clip=1.0,
 )
 

@@ -144,8 +144,17 @@ def test_sentences_become_what_the_generator_makes(rng: np.random.Generator) -> 
         assert (coded["parents"] == inputs.parents[row][order][:, order].numpy()).all()
 
 
-def test_half_a_minute_teaches_a_link_or_two(tmp_path: Path) -> None:
-    budget = ["updates=420", "batch=48", "ema=0.97", "curriculum.end=2", "noise=0.1", "curriculum.burn_in=0"]
+def test_a_few_seconds_teach_two_links(tmp_path: Path) -> None:
+    budget = [
+        "updates=300",
+        "batch=32",
+        "network.feed_forward=96",
+        "ema=0.97",
+        "curriculum.end=2",
+        "noise=0.1",
+        "curriculum.burn_in=0",
+        "learning_rate=0.004",
+    ]
     start("text", "default", tmp_path, None, [*budget, "device=cpu"], Console(file=io.StringIO()), True)
     network, _ = run.read_network(tmp_path)
     problems = TASK.problems(np.random.default_rng(5), "near", 2, 100)

@@ -1,0 +1,113 @@
+"""What a network sees of a family: the verbs agree, padding and order do not matter, the given stays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from model.codecs import CodecLimits
+from model.codecs.text import GENERATIONS, START, TextCodec
+from model.config import RecurrentConfig
+from model.perception import FamilyInputs
+from model.recurrent import RecurrentTransformer
+from model.served import ServedModel
+
+CONFIG = RecurrentConfig(
+    width=16, heads=2, feed_forward=24, layer_scale=1.0, perception="family", keep_given=True
+)
+FACTS = [
+    "Ann is the parent of Bob",
+    "Cid is the child of Bob",
+    "Bob is the child of Dan",
+    "Eve is the child of Fay",
+]
+PROBLEM = {"facts": FACTS, "query": "Dan is the grandparent of Cid"}
+
+
+def inputs() -> FamilyInputs:
+    coded = TextCodec(CodecLimits()).encode(PROBLEM, "input")
+    return FamilyInputs(*(torch.from_numpy(coded[name])[None] for name in FamilyInputs._fields))
+
+
+def network(config: RecurrentConfig = CONFIG) -> RecurrentTransformer:
+    torch.manual_seed(1)
+    return RecurrentTransformer(config).eval()
+
+
+@torch.inference_mode()
+def test_the_served_model_says_what_the_network_says() -> None:
+    model, problem = network(), inputs()
+    served = ServedModel(model).eval()
+    assert served.context == ("attention", "places", "asked", "given", "known", "real")
+    tensors = served.embed(*problem)
+    for taken in range(4):
+        *following, logits, _ = served.step(*tensors, torch.full((1,), taken))
+        tensors = (*tensors[: len(served.context)], *following)
+        torch.testing.assert_close(logits, model(problem, taken + 1))
+
+
+@torch.inference_mode()
+def test_the_answer_is_the_probability_of_the_generation_asked_about() -> None:
+    model, problem = network(), inputs()
+    context, state = model.embed(problem)
+    everyone = torch.softmax(model.readout_everywhere(state, context), dim=-1)
+    asked = everyone[0, int(problem.asked.argmax()), START + 2]
+    answer = torch.softmax(model.readout(state, context), dim=-1)
+    torch.testing.assert_close(answer[0], torch.stack((1 - asked, asked)))
+    assert everyone.shape == (1, 6, GENERATIONS + 1)
+
+
+@torch.inference_mode()
+def test_a_sure_answer_is_finite() -> None:
+    model, problem = network(), inputs()
+    torch.nn.init.zeros_(model.head.weight)
+    model.head.bias[START + 2] = 500.0
+    context, state = model.embed(problem)
+    logits = model.readout(state, context)
+    assert torch.isfinite(logits).all()
+    assert logits.argmax() == 1
+
+
+@torch.inference_mode()
+def test_padding_and_order_change_nothing() -> None:
+    model, problem = network(), inputs()
+    wide = FamilyInputs(*(torch.nn.functional.pad(part, (0, 3)) for part in problem))
+    wide = wide._replace(parents=torch.nn.functional.pad(wide.parents, (0, 0, 0, 3)))
+    torch.testing.assert_close(model(wide, 5), model(problem, 5))
+    order = torch.tensor([3, 5, 0, 1, 4, 2])
+    shuffled = FamilyInputs(
+        problem.placed[:, order],
+        problem.asked[:, order],
+        problem.parents[:, order][:, :, order],
+        problem.mask[:, order],
+    )
+    torch.testing.assert_close(model(shuffled, 5), model(problem, 5))
+
+
+@torch.inference_mode()
+def test_who_is_given_stays_and_word_travels_one_link_a_step() -> None:
+    model, problem = network(), inputs()
+    context, state = model.embed(problem)
+    start, blank = state, model.blank(problem)
+    first = int(problem.placed.argmax())  # Cid, then Bob, then Ann and Dan; Eve and Fay never
+    assert model.marked(problem)[0, :, 0].nonzero().flatten().tolist() == [first]
+    heard = []
+    for taken in range(3):
+        state = model.step(state, context, problem.mask, torch.full((1,), taken))
+        blank = model.step(
+            blank, context._replace(given=None, known=None), problem.mask, torch.full((1,), taken)
+        )
+        assert torch.equal(state[0, first], start[0, first])
+        different = (state - blank).abs().amax(dim=-1)[0] > 1e-6
+        heard.append(np.flatnonzero(different.numpy()).tolist())
+    assert heard == [[1, 2], [0, 1, 2, 3], [0, 1, 2, 3]]
+
+
+def test_a_family_needs_a_head_for_each_direction_and_two_classes() -> None:
+    for wrong in ({"heads": 1}, {"classes": 3}):
+        config = RecurrentConfig(**{"width": 16, "heads": 2, "perception": "family", **wrong})
+        with pytest.raises(ValueError, match="an even number of heads and two classes"):
+            RecurrentTransformer(config)
+    with pytest.raises(ValueError, match="must be graph or family"):
+        RecurrentConfig(perception="smell")
