@@ -10,7 +10,7 @@ serve: .venv/.serve  ## serve the shipped bundles
 	FATHOM_PORT=$(PORT) $(BIN)/fathom serve
 
 test: .venv/.test  ## run every test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 lint: .venv/.test  ## style, formatting and types
 	$(BIN)/ruff check .

@@ -136,7 +136,7 @@ def _one_line() -> Iterator[None]:
         yield
     except FathomError as error:
         stopped = type(error).__name__ == "Interrupted"  # its module imports torch, which --help must not
-        typer.echo(error.message if stopped else f"error: {error.message}", err=True)
+        typer.echo(error.message if stopped else f"fathom: {error.message}", err=True)
         raise typer.Exit(130 if stopped else 1) from None
     except KeyboardInterrupt:
         typer.echo("stopped", err=True)

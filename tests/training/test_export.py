@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,18 +14,18 @@ import pytest
 import torch
 from rich.console import Console
 
-from model.bundle import read_bundle
+from model.bundle import EMBED_ONNX, STEP_ONNX, TORCHSCRIPT, read_bundle
 from model.errors import BundleError, FathomError
 from model.halting import HaltingRule
-from model.manifest import Calibration, CalibrationPoint
+from model.manifest import Calibration, CalibrationPoint, Manifest
 from model.scores import SCORES
+from model.served import ServedModel
 from training import export as exporting
 from training import parity
 from training.calibrate import RULES, CalibrationPlan, choose_default, lower_bound
 from training.evaluate import EvaluationPlan, evaluate, read_subject, write
 from training.export import export
 from training.figures import draw
-from training.formats import write_onnx
 from training.measure import Trace
 from training.start import start
 
@@ -90,15 +91,18 @@ def test_a_network_that_knows_its_depth_says_so(run: Path, tmp_path: Path) -> No
 
 
 def test_an_export_that_differs_from_torch_is_not_written(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(model, *rest):  # type: ignore[no-untyped-def]
-        with torch.no_grad():
-            model.network.head.bias += 1  # after TorchScript would come the right one again
-            write_onnx(model, *rest)
-            model.network.head.bias -= 1
+    """The exporters write what an earlier network computed; the logits are off by one."""
 
-    monkeypatch.setattr(exporting, "write_onnx", wrong)
+    def stale(model: ServedModel, _: Manifest, __: object, folder: Path) -> None:
+        with torch.no_grad():
+            model.network.head.bias += 1
+        for name in (EMBED_ONNX, STEP_ONNX, TORCHSCRIPT):
+            shutil.copy(bundle / name, folder)
+
+    monkeypatch.setattr(exporting, "write_onnx", stale)
+    monkeypatch.setattr(exporting, "write_torchscript", lambda *_: None)
     with pytest.raises(BundleError, match=r"the onnx export differs from torch: .*; no bundle was written"):
         export(run, tmp_path / "graph" / "1", PLAN, False, ignore)
     assert list((tmp_path / "graph").iterdir()) == []

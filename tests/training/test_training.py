@@ -197,13 +197,13 @@ def test_resuming_with_another_configuration_names_the_fields(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["--set", "no.such=1"], "error: unknown setting 'no.such'; there are task.min_nodes"),
-        (["--set", "updates"], "error: 'updates' is not of the form name=value"),
+        (["--set", "no.such=1"], "fathom: unknown setting 'no.such'; there are task.min_nodes"),
+        (["--set", "updates"], "fathom: 'updates' is not of the form name=value"),
         (["--set", "updates=0"], "updates is 0, but must be at least 1"),
-        (["--set", "noise=much"], "error: noise: Input should be a valid number"),
+        (["--set", "noise=much"], "fathom: noise: Input should be a valid number"),
         (["--set", "network.width=63"], "width 63 is not a multiple of heads 4"),
-        (["--resume", "nowhere"], "error: nowhere is not a run"),
-        (["--out", "/proc/none"], "error: cannot write to /proc/none"),
+        (["--resume", "nowhere"], "fathom: nowhere is not a run"),
+        (["--out", "/proc/none"], "fathom: cannot write to /proc/none"),
     ],
 )
 def test_what_a_caller_does_wrong_is_one_line(words: list[str], line: str) -> None:

@@ -65,7 +65,11 @@ def draw_frontier(evaluation: Evaluation) -> Figure:
     if trained_to in buckets:
         line = buckets.index(trained_to) + 0.5
         axes.axhline(
-            line, color="#1a1a1a", linewidth=0.9, linestyle=(0, (4, 2)), xmin=edges[int(line)] / across
+            line,
+            color="#1a1a1a",
+            linewidth=0.9,
+            linestyle=(0, (4, 2)),
+            xmin=(edges[int(line + 0.5)] + 0.5) / across,
         )
         axes.text(across - 0.7, line + 0.12, "never trained on", ha="right", va="bottom", fontsize=6.8)
         axes.text(across - 0.7, line - 0.14, "trained on", ha="right", va="top", fontsize=6.8)

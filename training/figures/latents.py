@@ -28,7 +28,8 @@ def draw_latents(subject: Subject, hard: Problems) -> Figure:
         states.append(state)
     path = torch.cat(states)[:, inputs.mask[0]].numpy()  # (T + 1, N, D)
     movement = np.linalg.norm(np.diff(path, axis=0), axis=2) / np.linalg.norm(path[1:], axis=2)  # (T, N)
-    arrival = np.where(movement.max(axis=0) > 0, movement[2:].argmax(axis=0) + 2, 0)
+    # The wave is at a token when it last moves by a good part of its own length.
+    arrival = len(movement) - (movement[::-1] > 0.5).argmax(axis=0)
     target = int(context.places[0, -1].argmax())  # what the readout reads last
     order = np.argsort(arrival, kind="stable")
     figure = Figure(figsize=(6.9, 2.9))
@@ -55,7 +56,7 @@ def draw_latents(subject: Subject, hard: Problems) -> Figure:
         arrowprops={"arrowstyle": "->", "color": "white", "linewidth": 0.7},
     )
     left.set_xlabel("step")
-    left.set_ylabel("token, in the order of its largest movement")
+    left.set_ylabel("token, in the order of the wave")
     left.set_yticks([])
     left.set_title(f"a  A wave crosses the problem, one {task.unit.removesuffix('s')} a step")
     bar = figure.colorbar(image, ax=left, pad=0.03, aspect=28)
@@ -86,21 +87,18 @@ def _plane(axes: Axes, path: NDArray[np.float32], target: int) -> None:
     axes.set_yticks([])
     axes.set_title("b  The target's path in latent space")
     jump = int(np.linalg.norm(np.diff(plane[3:, target], axis=0), axis=1).argmax()) + 3
-    for step, text, side in (
-        (0, "start", 6),
-        (jump, f"still at step {jump}", -6),
-        (len(plane) - 1, "reached", 6),
-    ):
+    marks = ((0, "start", 6, -9), (jump, f"step {jump}: not reached", -2, -14), (-1, "reached", 8, 8))
+    for step, text, side, above in marks:
         where = plane[step, target]
         axes.annotate(
             text,
             where,
-            xytext=(side, -9),
+            xytext=(side, above),
             textcoords="offset points",
             ha="left" if side > 0 else "right",
             fontsize=7,
         )
-    axes.margins(0.08, 0.08)
+    axes.margins(0.08, 0.12)
     axes.legend(loc="upper left", handlelength=1.4)
     figure = axes.get_figure()
     assert figure is not None, "axes belong to a figure"
