@@ -43,7 +43,7 @@ class Context(NamedTuple):
 
     attention: Tensor  # (B, V, N, N) added to the attention logits; V views share the heads evenly
     places: Tensor  # (B, R, N) one-hot rows: where the R tokens stand that the readout reads
-    asked: Tensor | None = None  # (B, GENERATIONS + 1) one-hot: which generation is asked about
+    wanted: Tensor | None = None  # (B, GENERATIONS + 1) one-hot: which generation is asked about
     injection: Tensor | None = None  # (B, N, D) the embedded input, where re-injection adds it at every step
     given: Tensor | None = None  # (B, N, D) the embedded input, where the tokens that are `known` keep it
     known: Tensor | None = None  # (B, N, 1) bool: which tokens something is known of from the start
@@ -90,7 +90,7 @@ class FamilyPerception:
     """
 
     inputs: ClassVar[type[FamilyInputs]] = FamilyInputs
-    context: ClassVar[tuple[str, ...]] = ("attention", "places", "asked")
+    context: ClassVar[tuple[str, ...]] = ("attention", "places", "wanted")
     kinds = GENERATIONS + 1
     views = 2
     readers = 1
@@ -113,10 +113,10 @@ class FamilyPerception:
 
     def answer(self, logits: Tensor, context: Context) -> Tensor:
         """Logits over generations -> those of false and true: log p(another one), log p(the one asked)."""
-        assert context.asked is not None
+        assert context.wanted is not None
         log_p = torch.log_softmax(logits, dim=-1)
-        true = (log_p * context.asked).sum(dim=-1)
-        false = torch.logsumexp(log_p + NO_ATTENTION * context.asked, dim=-1)
+        true = (log_p * context.wanted).sum(dim=-1)
+        false = torch.logsumexp(log_p + NO_ATTENTION * context.wanted, dim=-1)
         return torch.stack((false, true), dim=-1)
 
 

@@ -39,7 +39,7 @@ def network(config: RecurrentConfig = CONFIG) -> RecurrentTransformer:
 def test_the_served_model_says_what_the_network_says() -> None:
     model, problem = network(), inputs()
     served = ServedModel(model).eval()
-    assert served.context == ("attention", "places", "asked", "given", "known", "real")
+    assert served.context == ("attention", "places", "wanted", "given", "known", "real")
     tensors = served.embed(*problem)
     for taken in range(4):
         *following, logits, _ = served.step(*tensors, torch.full((1,), taken))
