@@ -129,8 +129,8 @@ TEXT = TrainConfig(
         keep_given=True,
         perception="family",
     ),
-    curriculum=CurriculumConfig(burn_in=160, burn_in_every=4, late_share=0.5),
-    updates=1800,
+    curriculum=CurriculumConfig(burn_in=60, burn_in_every=10, late_share=0.5),
+    updates=2000,
     noise=0.2,
     clip=1.0,
 )

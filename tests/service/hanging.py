@@ -9,14 +9,13 @@ from service.runners.layout import Arrays
 from service.runners.onnx import OnnxRunner
 
 sound_step = OnnxRunner._run_step
-steps = 0
+probed: set[int] = set()
 
 
 def hanging_step(self: OnnxRunner, inputs: Arrays) -> Arrays:
-    global steps
-    steps += 1
-    if steps > 1:  # the first is the probe that makes the server ready
+    if id(self) in probed:  # each model's first step is the probe that makes the server ready
         threading.Event().wait()
+    probed.add(id(self))
     return sound_step(self, inputs)
 
 

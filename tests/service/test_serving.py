@@ -22,7 +22,7 @@ from service.http.schemas import InferAnswer
 from tests.service.servers import PATIENCE, chain, events, eventually
 
 SHIPPED = Path("bundles/graph/1")
-LONG = {"input": chain(3), "halting": {"criterion": "none"}, "stream": True}
+LONG = {"model": "graph", "input": chain(3), "halting": {"criterion": "none"}, "stream": True}
 
 
 @dataclass
@@ -82,18 +82,20 @@ def test_sigterm_lets_a_stream_finish_refuses_new_work_and_exits_with_0() -> Non
             with httpx.Client(base_url=server.client.base_url) as other:
                 eventually(lambda: other.get("/health/ready").status_code == 503)
                 assert other.get("/health/live").status_code == 200
-                refused = other.post("/v1/infer", json={"input": chain(3)})
+                refused = other.post("/v1/infer", json={"model": "graph", "input": chain(3)})
                 assert (refused.status_code, refused.json()["error"]["code"]) == (503, "unavailable")
             name, answer = list(coming)[-1]
         assert name == "done"
         assert InferAnswer.model_validate(answer).results[0].steps == limit
         assert server.process.wait(PATIENCE) == 0
-    assert len(server.log) == 4, server.log  # opened, serving, stopping, stopped
+    assert len(server.log) == 5, server.log  # two opened, serving, stopping, stopped
 
 
 def test_sigterm_when_idle_exits_at_once_with_0() -> None:
     with fathom_serve() as server:
-        answer = server.client.post("/v1/infer", json={"input": chain(4), "include": ["scores", "trace"]})
+        answer = server.client.post(
+            "/v1/infer", json={"model": "graph", "input": chain(4), "include": ["scores", "trace"]}
+        )
         InferAnswer.model_validate(answer.json())
         assert answer.json()["results"][0]["answer"] is True
         assert server.stop() == 0
