@@ -146,7 +146,7 @@ def test_sentences_become_what_the_generator_makes(rng: np.random.Generator) -> 
 
 def test_a_few_seconds_teach_two_links(tmp_path: Path) -> None:
     budget = [
-        "updates=300",
+        "updates=450",
         "batch=32",
         "network.feed_forward=96",
         "ema=0.97",
