@@ -71,11 +71,12 @@ class Engine:
         self._clock = clock
         self._cancelled: list[Submission] = []
         self._events: Events = []
+        self._plan: list[Batch] | None = None  # who steps with whom; None when somebody came or went
 
     @property
     def running(self) -> int:
         """Problems in slots."""
-        return int(self.slots.occupied.sum())
+        return len(self.slots.occupied) - self.slots.free
 
     @property
     def idle(self) -> bool:
@@ -122,6 +123,7 @@ class Engine:
             work = self.waiting.pop(now)
             bucket = self._layout.bucket(self._layout.lengths(work.problem.tensors))
             arrivals[bucket].append(self.slots.take(work, bucket, now))
+            self._plan = None
             self._observer.queued(now - work.submission.arrived)
         for bucket, slots in arrivals.items():
             problems = [self.slots.holder(slot).problem.tensors for slot in slots]
@@ -133,14 +135,16 @@ class Engine:
 
     def _batches(self) -> list[Batch]:
         """Micro-batches of rows of one bucket, of a size that suits the device."""
+        if self._plan is not None:
+            return self._plan
         groups: dict[Bucket, list[int]] = defaultdict(list)
         for slot in self.slots.thinking().tolist():
             groups[self.slots.bucket[slot]].append(slot)
-        batches: list[Batch] = []
+        self._plan = []
         for bucket, group in groups.items():
             size = self._runner.rows_per_batch(bucket)
-            batches += [group[at : at + size] for at in range(0, len(group), size)]
-        return batches
+            self._plan += [group[at : at + size] for at in range(0, len(group), size)]
+        return self._plan
 
     def _compute(self, batches: list[Batch]) -> tuple[Rows, Floats, Floats]:
         """Step all batches: (slots, logits (R, C), scores (R, S)) of the rows that came through."""
@@ -157,6 +161,8 @@ class Engine:
             return np.zeros(0, np.intp), np.zeros((0, 0)), np.zeros((0, 0))
         logits = np.concatenate([outcome.logits for outcome in sound])
         scores = np.concatenate([outcome.scores for outcome in sound])
+        if np.isfinite(logits).all():
+            return np.array(rows, np.intp), logits, scores
         finite = np.isfinite(logits.reshape(len(rows), -1)).all(axis=1)
         for place in np.flatnonzero(~finite):
             self._leave(
@@ -212,6 +218,7 @@ class Engine:
         )
         self._runner.release(slot)
         self.slots.release(slot)
+        self._plan = None
         self._end(work.submission, finished)
 
     def _end(self, submission: Submission, finished: Finished) -> None:

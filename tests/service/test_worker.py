@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -160,6 +160,10 @@ def test_a_step_that_hangs_makes_the_worker_stalled_and_its_return_makes_it_well
     run(scenario())
 
 
+def broken(batches: object) -> NoReturn:
+    raise AssertionError("a bug of ours")
+
+
 def test_an_engine_that_fails_answers_everyone_with_an_error_and_says_so() -> None:
     async def scenario() -> None:
         runner = FakeRunner()
@@ -167,7 +171,7 @@ def test_an_engine_that_fails_answers_everyone_with_an_error_and_says_so() -> No
             runner.may_step.clear()
             ticket = worker.submit(work(1, 2, 3))
             await asyncio.to_thread(runner.stepping.wait, 10)
-            runner.rows_per_batch = lambda bucket: 0  # type: ignore[method-assign]  # a bug of ours
+            runner.step = broken  # type: ignore[method-assign]
             runner.may_step.set()
             assert [end.reason for end in await ends(ticket)] == [HaltReason.ERROR] * 3
             assert (worker.health() or "").startswith("failed")
