@@ -206,17 +206,10 @@ def from_json(text: str) -> TrainConfig:
     except ValueError as error:
         raise ConfigError(f"the run's configuration is not JSON ({error})") from error
     values = _flatten(content) if isinstance(content, dict) else {}
-    # Runs begun when graph was the only task do not have these fields.
-    values = {
-        TASK_NAME: "graph",
-        "network.perception": "graph",
-        "network.keep_given": False,
-        "curriculum.late_share": 0.0,
-        **values,
-    }
-    if values[TASK_NAME] not in TASKS:
-        raise ConfigError(f"the run trains {values[TASK_NAME]!r}, which this Fathom does not know")
-    known = flat(PRESETS[values[TASK_NAME], "default"])
+    task = values.get(TASK_NAME)
+    if task not in TASKS:
+        raise ConfigError(f"the run trains {task!r}, which this Fathom does not know")
+    known = flat(PRESETS[task, "default"])
     if values.keys() != known.keys():
         odd = sorted(values.keys() ^ known.keys())
         raise ConfigError(
