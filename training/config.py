@@ -208,7 +208,7 @@ def from_json(text: str) -> TrainConfig:
     values = _flatten(content) if isinstance(content, dict) else {}
     task = values.get(TASK_NAME)
     if task not in TASKS:
-        raise ConfigError(f"the run trains {task!r}, which this Fathom does not know")
+        raise ConfigError(f"the run's configuration is from another version of Fathom (task {task!r})")
     known = flat(PRESETS[task, "default"])
     if values.keys() != known.keys():
         odd = sorted(values.keys() ^ known.keys())
