@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import metadata, util
 from typing import Literal
 
 from model.bundle import EMBED_ONNX, STEP_ONNX, TORCHSCRIPT, Bundle
 from service.errors import StartupError
-from service.runners.runner import Runner
+from service.runners.runner import Device, Runner
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 BackendChoice = Literal["auto", "onnx", "torchscript"]
@@ -49,14 +50,8 @@ def _open_onnx(bundle: Bundle, device: DeviceChoice) -> Runner:
         raise StartupError("backend onnx needs ONNX Runtime: install the extra `cpu` or the extra `gpu`")
     from service.runners.onnx import OnnxRunner, has_cuda
 
-    if device == "auto":
-        device = "cuda" if has_cuda() else "cpu"
-    if device == "cuda" and not has_cuda():
-        raise StartupError(
-            "device cuda was asked for, but ONNX Runtime finds none: check the driver and install the extra "
-            "`gpu` instead of `cpu`, or choose device cpu"
-        )
-    return OnnxRunner(bundle, device)
+    remedy = "ONNX Runtime finds none: check the driver and install the extra `gpu` instead of `cpu`"
+    return OnnxRunner(bundle, _chosen(device, has_cuda, remedy))
 
 
 def _open_torchscript(bundle: Bundle, device: DeviceChoice) -> Runner:
@@ -64,13 +59,18 @@ def _open_torchscript(bundle: Bundle, device: DeviceChoice) -> Runner:
         raise StartupError("backend torchscript needs torch: install the extra `torch`")
     from service.runners.torchscript import TorchScriptRunner, has_cuda
 
-    if device == "auto":
-        device = "cuda" if has_cuda() else "cpu"
-    if device == "cuda" and not has_cuda():
-        raise StartupError(
-            "device cuda was asked for, but torch finds none: check the driver, or choose device cpu"
-        )
-    return TorchScriptRunner(bundle, device)
+    return TorchScriptRunner(bundle, _chosen(device, has_cuda, "torch finds none: check the driver"))
+
+
+def _chosen(asked: DeviceChoice, has_cuda: Callable[[], bool], remedy: str) -> Device:
+    """The device that was asked for, or a clear no; never the CPU in place of cuda."""
+    if asked == "cpu":
+        return "cpu"
+    if has_cuda():
+        return "cuda"
+    if asked == "cuda":
+        raise StartupError(f"device cuda was asked for, but {remedy}, or choose device cpu")
+    return "cpu"
 
 
 def _is_installed(distribution: str) -> bool:

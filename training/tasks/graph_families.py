@@ -26,6 +26,12 @@ def _random(rng: np.random.Generator, nodes: int, probability: float) -> Bools:
     return edges
 
 
+def _halves(rng: np.random.Generator, half: int, probability: float) -> Bools:
+    edges = _random(rng, 2 * half, probability)
+    edges[:half, half:] = False
+    return edges
+
+
 def single(rng: np.random.Generator) -> Graph:
     """One or two nodes, with or without edges between them and to themselves."""
     nodes = int(rng.integers(1, 3))
@@ -46,10 +52,7 @@ def dense(rng: np.random.Generator) -> Graph:
 
 def dense_halves(rng: np.random.Generator) -> Graph:
     """Two dense halves of up to 35 nodes; edges lead from the second to the first, never back."""
-    half = int(rng.integers(5, 36))
-    edges = _random(rng, 2 * half, float(rng.uniform(0.3, 1.0)))
-    edges[:half, half:] = False
-    return edges, 0
+    return _halves(rng, int(rng.integers(5, 36)), float(rng.uniform(0.3, 1.0))), 0
 
 
 def complete_unreached(rng: np.random.Generator) -> Graph:
@@ -128,10 +131,7 @@ def sparse_large(rng: np.random.Generator) -> Graph:
 
 def dense_large(rng: np.random.Generator) -> Graph:
     """150 to 256 nodes in two dense halves; edges lead from the second to the first, never back."""
-    half = int(rng.integers(75, 129))
-    edges = _random(rng, 2 * half, float(rng.uniform(0.05, 1.0)))
-    edges[:half, half:] = False
-    return edges, 0
+    return _halves(rng, int(rng.integers(75, 129)), float(rng.uniform(0.05, 1.0))), 0
 
 
 def long_chain(rng: np.random.Generator) -> Graph:
