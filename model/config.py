@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+PERCEPTIONS = ("graph", "family", "characters")
+
 
 @dataclass(frozen=True)
 class RecurrentConfig:
@@ -24,18 +26,22 @@ class RecurrentConfig:
     depth_embedding: int = 0  # rows of the learned depth embedding; 0: none
     reinjection: bool = False  # add the embedded input again at every step
     keep_given: bool = False  # tokens that something is known of from the start stay as they were given
+    attention: Literal["softmax", "nearest"] = "softmax"  # nearest: the nearest match, left or right
+    rotary: bool = False  # rotary positions on queries and keys
     adjacency_mask: bool = True  # a node attends to its predecessors and itself only
     target_role: bool = False  # mark the target in the input; the readout finds it either way
-    perception: Literal["graph", "family"] = (
-        "graph"  # what the network sees of a problem (model/perception.py)
-    )
+    # What the network sees of a problem (model/perception.py).
+    perception: Literal["graph", "family", "characters"] = "graph"
 
     def __post_init__(self) -> None:
         for name in ("width", "heads", "feed_forward", "classes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1")
-        if self.perception not in ("graph", "family"):
-            raise ValueError(f"perception is {self.perception!r}, but must be graph or family")
+        if self.perception not in PERCEPTIONS:
+            known = ", ".join(PERCEPTIONS)
+            raise ValueError(f"perception is {self.perception!r}, but must be one of {known}")
+        if self.attention not in ("softmax", "nearest"):
+            raise ValueError(f"attention is {self.attention!r}, but must be softmax or nearest")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         if not 0 <= self.dropout < 1:

@@ -12,6 +12,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from model.codecs.logic import CHARACTERS
 from model.codecs.text import GENERATIONS
 from model.config import RecurrentConfig
 
@@ -35,7 +36,14 @@ class FamilyInputs(NamedTuple):
     mask: Tensor  # (B, N) bool: True on real people, False on padding
 
 
-Inputs = GraphInputs | FamilyInputs
+class SequenceInputs(NamedTuple):
+    """What a codec makes of a problem that is read token by token, batched and padded at the end."""
+
+    tokens: Tensor  # (B, N) int64: the kind of each token
+    mask: Tensor  # (B, N) bool: True on real tokens, False on padding
+
+
+Inputs = GraphInputs | FamilyInputs | SequenceInputs
 
 
 class Context(NamedTuple):
@@ -120,12 +128,53 @@ class FamilyPerception:
         return torch.stack((false, true), dim=-1)
 
 
-Perception = GraphPerception | FamilyPerception
+class SequencePerception:
+    """Tokens in a row; the readout reads the first.
+
+    With nearest-match attention half of the heads look to the left, half to the right, which says all
+    about the order there is to say. With softmax attention everybody sees everybody, and rotary
+    positions have to tell the order.
+    """
+
+    inputs: ClassVar[type[SequenceInputs]] = SequenceInputs
+    context: ClassVar[tuple[str, ...]] = ("attention", "places")
+    kinds = len(CHARACTERS)
+    readers = 1
+
+    def __init__(self, config: RecurrentConfig) -> None:
+        self.classes = config.classes
+        self.views = 2 if config.attention == "nearest" else 1
+        if config.heads % self.views:
+            raise ValueError("attention=nearest needs an even number of heads, half for either side")
+
+    def see(self, inputs: Inputs, dtype: torch.dtype) -> tuple[Tensor, Context]:
+        """Inputs -> the embedding index of every token (B, N), and the context."""
+        assert isinstance(inputs, SequenceInputs)
+        tokens, mask = inputs
+        place = torch.arange(tokens.shape[1], device=tokens.device)
+        seen = mask.unsqueeze(1)
+        if self.views == 2:
+            ahead = place.unsqueeze(0) - place.unsqueeze(1)  # [i, j]: how far j stands to the right of i
+            sides = (seen & (ahead < 0), seen & (ahead > 0))
+            attention = torch.stack([torch.where(side, 0.0, NO_ATTENTION).to(dtype) for side in sides], dim=1)
+        else:
+            attention = _attention((seen,), dtype)
+        first = (place == 0).to(dtype).expand(tokens.shape[0], 1, -1)
+        return tokens, Context(attention, first)
+
+    def answer(self, logits: Tensor, context: Context) -> Tensor:  # noqa: ARG002  the other one needs it
+        """What the head says is the answer: (B, C) -> (B, C)."""
+        return logits
+
+
+Perception = GraphPerception | FamilyPerception | SequencePerception
 
 
 def perception_of(config: RecurrentConfig) -> Perception:
     """The perception a configuration names. Raises ValueError where they do not go together."""
-    return FamilyPerception(config) if config.perception == "family" else GraphPerception(config)
+    if config.perception == "family":
+        return FamilyPerception(config)
+    return GraphPerception(config) if config.perception == "graph" else SequencePerception(config)
 
 
 def _attention(seen: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:

@@ -18,6 +18,7 @@ app = typer.Typer(help="Train, evaluate and export depth-recurrent models.", no_
 
 class TaskName(StrEnum):
     GRAPH = "graph"
+    LOGIC = "logic"
     TEXT = "text"
 
 

@@ -16,12 +16,14 @@ from pydantic import TypeAdapter, ValidationError
 from model.config import RecurrentConfig
 from model.errors import FathomError
 from training.tasks.graph import GraphTask
+from training.tasks.logic import LogicTask
 from training.tasks.text import TextTask
 
 TASK_NAME = "task.name"  # in files, not in --set: the command line names the task
 
-AnyTask = GraphTask | TextTask
-TASKS: dict[str, type[GraphTask] | type[TextTask]] = {task.name: task for task in (GraphTask, TextTask)}
+AnyTask = GraphTask | LogicTask | TextTask
+TASKS: dict[str, type[AnyTask]] = {task.name: task for task in (GraphTask, LogicTask, TextTask)}
+PERCEPTIONS = {"graph": ("graph",), "logic": ("characters",), "text": ("family",)}  # of each task
 
 
 class ConfigError(FathomError):
@@ -41,8 +43,8 @@ class CurriculumConfig:
     late_share: float = 0.0  # of batches that learn what is given only after burn-in (training/unroll.py)
 
     def __post_init__(self) -> None:
-        if not 1 <= self.start <= self.end:
-            raise ValueError("curriculum.start must be at least 1 and at most curriculum.end")
+        if not 0 <= self.start <= self.end:
+            raise ValueError("curriculum.start must be at least 0 and at most curriculum.end")
         if self.burn_in < 0 or self.burn_in_every < 1:
             raise ValueError("curriculum.burn_in must be at least 0, burn_in_every at least 1")
         if not 0 <= self.late_share <= 1:
@@ -58,7 +60,10 @@ class TrainConfig:
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     updates: int = 1600
     batch: int = 64  # rows per update, shared by all processes
-    extra_steps: int = 2  # a batch runs difficulty + U{0..extra_steps} steps with gradient
+    # A batch runs first_steps + steps_per_unit * difficulty + U{0..extra_steps} steps with gradient.
+    first_steps: int = 0
+    steps_per_unit: int = 1
+    extra_steps: int = 2
     noise: float = 0.4  # deviation of the Gaussian noise on the state before every step
     noise_ramp: int = 300  # updates until it has its full strength
     learning_rate: float = 2e-3
@@ -77,20 +82,28 @@ class TrainConfig:
         for name in ("updates", "batch", "threads", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1")
-        for name in ("extra_steps", "noise", "noise_ramp", "warmup", "weight_decay", "seed", "data_seed"):
+        counts = ("first_steps", "steps_per_unit", "extra_steps", "noise_ramp", "warmup")
+        for name in (*counts, "noise", "weight_decay", "seed", "data_seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must not be negative")
         if not self.learning_rate > 0 or not self.clip > 0:
             raise ValueError("learning_rate and clip must be positive")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema is {self.ema}, but must be in [0, 1)")
-        if (self.network.perception == "family") != isinstance(self.task, TextTask):
-            raise ValueError("network.perception must be graph for graph and family for text")
+        fitting = PERCEPTIONS[self.task.name]
+        if self.network.perception not in fitting:
+            raise ValueError(f"network.perception must be {' or '.join(fitting)} for {self.task.name}")
+        if self.steps(self.curriculum.start) < 1:
+            raise ValueError("first_steps and steps_per_unit leave no step for the first difficulty")
         every_node = isinstance(self.task, GraphTask) and self.task.ask == "every-node"
         if every_node and self.network.target_role:
             raise ValueError(
                 "task.ask=every-node needs network.target_role=false: only one node is the target"
             )
+
+    def steps(self, difficulty: int) -> int:
+        """How many steps a problem of this difficulty is given at least."""
+        return self.first_steps + self.steps_per_unit * difficulty
 
 
 PAPER = TrainConfig(
@@ -118,6 +131,25 @@ PAPER = TrainConfig(
 )
 
 
+LOGIC = TrainConfig(
+    task=LogicTask(),
+    network=RecurrentConfig(
+        width=96,
+        heads=8,  # half of them look to the left, half to the right
+        feed_forward=192,
+        layer_scale=0.1,
+        gate_bias=-1.0,
+        attention="nearest",
+        perception="characters",
+    ),
+    curriculum=CurriculumConfig(start=0, end=8),
+    first_steps=3,
+    steps_per_unit=2,
+    extra_steps=3,
+    noise=0.1,
+    clip=1.0,
+)
+
 TEXT = TrainConfig(
     task=TextTask(),
     network=RecurrentConfig(
@@ -138,6 +170,7 @@ TEXT = TrainConfig(
 PRESETS = {  # by task and preset
     ("graph", "default"): TrainConfig(),
     ("graph", "paper"): PAPER,
+    ("logic", "default"): LOGIC,
     ("text", "default"): TEXT,
 }
 

@@ -25,16 +25,17 @@ class Batch:
     inputs: Inputs
     labels: Tensor  # (B, Q) int64, the class of each of the Q questions a row is asked
     weights: Tensor  # (B, Q) float32, 0 where a question is not asked
+    difficulty: int  # of the hardest question that is asked
 
     def rows(self, chosen: slice) -> Batch:
         """Some of the rows, their weights unchanged."""
         inputs = type(self.inputs)(*(tensor[chosen] for tensor in self.inputs))
-        return Batch(inputs, self.labels[chosen], self.weights[chosen])
+        return Batch(inputs, self.labels[chosen], self.weights[chosen], self.difficulty)
 
     def to(self, device: str) -> Batch:
         """The batch on another device."""
         inputs = type(self.inputs)(*(tensor.to(device) for tensor in self.inputs))
-        return Batch(inputs, self.labels.to(device), self.weights.to(device))
+        return Batch(inputs, self.labels.to(device), self.weights.to(device), self.difficulty)
 
 
 @dataclass(frozen=True)

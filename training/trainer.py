@@ -132,7 +132,7 @@ class Trainer:
         batch = config.task.sample(self.numbers, config.batch, curriculum.difficulty)
         plan = Plan(
             burn_in=int(self.numbers.integers(0, curriculum.burn_in + 1)),
-            steps=curriculum.difficulty + int(self.numbers.integers(0, config.extra_steps + 1)),
+            steps=config.steps(batch.difficulty) + int(self.numbers.integers(0, config.extra_steps + 1)),
             noise=config.noise * min(1.0, self.updates / max(1, config.noise_ramp)),
             rows=self.world.rows(config.batch),
             late=bool(config.curriculum.late_share) and self.numbers.random() < config.curriculum.late_share,

@@ -42,14 +42,17 @@ class Codec(Protocol):
 def codec_of(manifest: Manifest, limits: CodecLimits) -> Codec:
     """The codec a bundle names. Raises BundleError for one that this Fathom does not have."""
     from model.codecs.graph import GraphCodec
+    from model.codecs.logic import LogicCodec
     from model.codecs.text import TextCodec
 
     if manifest.codec.name == "graph":
         return GraphCodec(limits)
+    if manifest.codec.name == "logic":
+        return LogicCodec(limits)
     if manifest.codec.name == "text":
         return TextCodec(limits)
     raise BundleError(
-        f"bundle {manifest.name}: codec {manifest.codec.name!r} is not available; use graph or text"
+        f"bundle {manifest.name}: codec {manifest.codec.name!r} is not available; use graph, logic or text"
     )
 
 

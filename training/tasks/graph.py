@@ -88,6 +88,7 @@ class GraphTask:
             inputs_of(graphs),
             torch.from_numpy((distance < UNREACHABLE).astype(np.int64)),
             torch.from_numpy(weights.astype(np.float32)),
+            difficulty,
         )
 
     def logits(self, network: RecurrentTransformer, state: Tensor, context: Context) -> Tensor:

@@ -69,6 +69,7 @@ class TextTask:
             inputs_of(families, first),
             torch.from_numpy(labels),
             torch.from_numpy((graded / graded.sum()).astype(np.float32)),
+            difficulty,
         )
 
     def logits(self, network: RecurrentTransformer, state: Tensor, context: Context) -> Tensor:

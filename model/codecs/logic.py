@@ -1,0 +1,91 @@
+"""Boolean expressions: {"expression": "T & !(F | T)"} in tensors.
+
+A token is a character. `!` binds more tightly than `&`, and `&` than `|`, as in "Thinking Deeper, Not
+Longer" (arXiv 2603.21676, section 4.2). The model reads the expression in one more pair of brackets,
+so that the whole is a group like any other, and answers at the opening one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from model.codecs import CodecLimits, Tensors
+from model.errors import RequestError
+
+CHARACTERS = "TF!&|()"  # a token's kind is its place here
+KNOWN = "write T, F, !, &, | and brackets"
+
+
+class LogicCodec:
+    """Problem -> tokens (N,) int64, mask (N,) bool; N counts the characters but blanks, and two brackets."""
+
+    example: dict[str, Any] = {"expression": "T & !(F | T)"}  # noqa: RUF012
+
+    def __init__(self, limits: CodecLimits) -> None:
+        self.limits = limits
+
+    def encode(self, problem: object, field: str) -> Tensors:
+        """Raises RequestError saying at which character the expression goes wrong, and how."""
+        if not isinstance(problem, dict):
+            raise RequestError("a logic problem is an object with an expression", field)
+        if "expression" not in problem:
+            raise RequestError("expression is missing: give one like 'T & !(F | T)'", f"{field}.expression")
+        for key in problem:
+            if key != "expression":
+                raise RequestError("unknown field; a logic problem has an expression", f"{field}.{key}")
+        field = f"{field}.expression"
+        text = problem["expression"]
+        if not isinstance(text, str):
+            raise RequestError("an expression is a string like 'T & !(F | T)'", field)
+        if fault := fault_of(text):
+            raise RequestError(fault, field)
+        tokens = tokens_of(text)
+        if len(tokens) - 2 > self.limits.max_nodes:
+            raise RequestError(
+                f"{len(tokens) - 2} characters are too many; this server takes {self.limits.max_nodes}", field
+            )
+        return {"tokens": tokens, "mask": np.ones(len(tokens), np.bool_)}
+
+    def readout_tokens(self, tensors: Tensors) -> list[int]:  # noqa: ARG002  it is always the first
+        """The readout reads the bracket around the whole."""
+        return [0]
+
+
+def tokens_of(text: str) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The kinds of an expression's characters, blanks left out, in one more pair of brackets: (N,)."""
+    bare = "".join(text.split())
+    return np.array([CHARACTERS.index(character) for character in f"({bare})"], np.int64)
+
+
+def fault_of(text: str) -> str | None:
+    """What is wrong with an expression, naming the character (counted from 1), or None."""
+    if not text.strip():
+        return "the expression is empty: give one like 'T & !(F | T)'"
+    opened: list[int] = []  # where the brackets stand that are still open
+    operand = False  # whether the character before ends an operand
+    for place, character in enumerate(text, 1):
+        if character.isspace():
+            continue
+        if character not in CHARACTERS:
+            return f"character {place} is {character!r}: {KNOWN}"
+        if character in "TF!(":
+            if operand:
+                return f"an operator is missing before character {place}, {character!r}: put & or | between"
+            operand = character in "TF"
+            if character == "(":
+                opened.append(place)
+        else:
+            if not operand:
+                return f"an operand is missing before character {place}, {character!r}: T, F, or brackets"
+            operand = character == ")"
+            if character == ")":
+                if not opened:
+                    return f"the bracket at character {place} closes nothing: leave it out or open one"
+                opened.pop()
+    if opened:
+        return f"the bracket opened at character {opened[-1]} is never closed: add a )"
+    if not operand:
+        return "the expression ends where an operand is missing: add T, F, or brackets"
+    return None
