@@ -23,7 +23,7 @@ TASK_NAME = "task.name"  # in files, not in --set: the command line names the ta
 
 AnyTask = GraphTask | LogicTask | TextTask
 TASKS: dict[str, type[AnyTask]] = {task.name: task for task in (GraphTask, LogicTask, TextTask)}
-PERCEPTIONS = {"graph": ("graph",), "logic": ("characters",), "text": ("family",)}  # of each task
+PERCEPTIONS = {"graph": ("graph",), "logic": ("characters",), "text": ("family", "words")}  # of each task
 
 
 class ConfigError(FathomError):
@@ -64,6 +64,8 @@ class TrainConfig:
     first_steps: int = 0
     steps_per_unit: int = 1
     extra_steps: int = 2
+    intermediate: float = 0.0  # weight of the mean loss after the graded steps before the last; 0: silent
+    ponder: float = 0.0  # weight of the steps that tokens take until they halt (network.adaptive_time)
     noise: float = 0.4  # deviation of the Gaussian noise on the state before every step
     noise_ramp: int = 300  # updates until it has its full strength
     learning_rate: float = 2e-3
@@ -83,7 +85,8 @@ class TrainConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1")
         counts = ("first_steps", "steps_per_unit", "extra_steps", "noise_ramp", "warmup")
-        for name in (*counts, "noise", "weight_decay", "seed", "data_seed"):
+        weights = ("noise", "intermediate", "ponder", "weight_decay")
+        for name in (*counts, *weights, "seed", "data_seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must not be negative")
         if not self.learning_rate > 0 or not self.clip > 0:
@@ -95,6 +98,11 @@ class TrainConfig:
             raise ValueError(f"network.perception must be {' or '.join(fitting)} for {self.task.name}")
         if self.steps(self.curriculum.start) < 1:
             raise ValueError("first_steps and steps_per_unit leave no step for the first difficulty")
+        whole = self.network.layers or self.network.adaptive_time
+        if whole and (self.noise or self.curriculum.burn_in):
+            raise ValueError("network.layers and network.adaptive_time need noise=0 and curriculum.burn_in=0")
+        if self.steps(self.curriculum.start) < self.network.layers:
+            raise ValueError("first_steps must reach network.layers, so that every block is trained")
         every_node = isinstance(self.task, GraphTask) and self.task.ask == "every-node"
         if every_node and self.network.target_role:
             raise ValueError(
