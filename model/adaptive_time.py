@@ -67,4 +67,4 @@ class AdaptiveTime(nn.Module):
         return state[..., -1]
 
     def _parts(self, state: Tensor) -> tuple[Tensor, ...]:
-        return state.split((self.width, self.width, 1, 1, 1), dim=-1)
+        return torch.split(state, [self.width, self.width, 1, 1, 1], dim=-1)

@@ -33,7 +33,7 @@ class RecurrentConfig:
     # What the network sees of a problem (model/perception.py).
     perception: Literal["graph", "family", "characters", "words"] = "graph"
     # Baselines.
-    layers: int = 0  # blocks of their own: step t runs block t, later ones change nothing; 0: one shared block
+    layers: int = 0  # blocks of their own, step t runs block t, later steps none; 0: one shared block
     adaptive_time: bool = False  # tokens learn when to halt (model/adaptive_time.py)
 
     def __post_init__(self) -> None:

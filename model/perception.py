@@ -14,6 +14,7 @@ from torch import Tensor
 
 from model.codecs.logic import CHARACTERS
 from model.codecs.text import GENERATIONS
+from model.codecs.words import WORDS
 from model.config import RecurrentConfig
 
 NO_ATTENTION = -1e9  # added to a masked attention logit; finite, so that fp16 export stays free of NaN
@@ -138,10 +139,10 @@ class SequencePerception:
 
     inputs: ClassVar[type[SequenceInputs]] = SequenceInputs
     context: ClassVar[tuple[str, ...]] = ("attention", "places")
-    kinds = len(CHARACTERS)
     readers = 1
 
     def __init__(self, config: RecurrentConfig) -> None:
+        self.kinds = len(WORDS if config.perception == "words" else CHARACTERS)
         self.classes = config.classes
         self.views = 2 if config.attention == "nearest" else 1
         if config.heads % self.views:

@@ -193,7 +193,7 @@ class RecurrentTransformer(nn.Module):
         taken = int(depth[0])
         assert bool((depth == taken).all()), "the rows of a network of fixed depth move together"
         blocks = (self.block, *self.later)
-        return blocks[taken] if taken < len(blocks) else None  # type: ignore[return-value]
+        return blocks[taken] if taken < len(blocks) else None
 
     def readout(self, state: Tensor, context: Context) -> Tensor:
         """State -> logits (B, C), read at the source and the target, or at the person asked about."""

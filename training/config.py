@@ -1,7 +1,7 @@
 """What a training run is: every choice a field, written as JSON into the run's folder.
 
-`--set network.width=128` overrides one field; `paper` is the published recipe as far as this
-network can express it (its node-name embeddings cannot: nodes have no names here).
+`--set network.width=128` overrides one field. This project's recipes stand at the end, the paper's in
+training/presets.py.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class TrainConfig:
             raise ValueError("learning_rate and clip must be positive")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema is {self.ema}, but must be in [0, 1)")
-        fitting = PERCEPTIONS[self.task.name]
+        fitting = (self.task.interface,) if isinstance(self.task, TextTask) else PERCEPTIONS[self.task.name]
         if self.network.perception not in fitting:
             raise ValueError(f"network.perception must be {' or '.join(fitting)} for {self.task.name}")
         if self.steps(self.curriculum.start) < 1:
@@ -112,31 +112,6 @@ class TrainConfig:
     def steps(self, difficulty: int) -> int:
         """How many steps a problem of this difficulty is given at least."""
         return self.first_steps + self.steps_per_unit * difficulty
-
-
-PAPER = TrainConfig(
-    task=GraphTask(ask="target", frontier_share=0.0),
-    network=RecurrentConfig(
-        width=128,
-        heads=4,
-        feed_forward=256,
-        dropout=0.1,
-        layer_scale=None,  # the paper has it in the other two tasks only
-        proposal_norm=False,
-        depth_embedding=20,
-        target_role=True,
-    ),
-    curriculum=CurriculumConfig(start=5, end=5, burn_in=0),
-    updates=7500,  # 12,000 problems, 40 epochs, batches of 64
-    extra_steps=3,  # with 5 hops: U[5, 8] steps
-    noise=0.0,
-    learning_rate=3e-4,
-    warmup=0,
-    clip=1.0,
-    ema=0.0,
-    seed=42,
-    data_seed=42,
-)
 
 
 LOGIC = TrainConfig(
@@ -175,19 +150,7 @@ TEXT = TrainConfig(
     clip=1.0,
 )
 
-PRESETS = {  # by task and preset
-    ("graph", "default"): TrainConfig(),
-    ("graph", "paper"): PAPER,
-    ("logic", "default"): LOGIC,
-    ("text", "default"): TEXT,
-}
-
-
-def preset(task: str, name: str) -> TrainConfig:
-    """The configuration that training starts from. Raises ConfigError where there is none."""
-    if (task, name) not in PRESETS:
-        raise ConfigError(f"there is no preset {name!r} for {task}; leave --preset away")
-    return PRESETS[task, name]
+DEFAULTS: dict[str, TrainConfig] = {"graph": TrainConfig(), "logic": LOGIC, "text": TEXT}  # by task
 
 
 def configure(start: TrainConfig, overrides: Iterable[str]) -> TrainConfig:
@@ -250,7 +213,7 @@ def from_json(text: str) -> TrainConfig:
     task = values.get(TASK_NAME)
     if task not in TASKS:
         raise ConfigError(f"the run's configuration is from another version of Fathom (task {task!r})")
-    known = flat(PRESETS[task, "default"])
+    known = flat(DEFAULTS[task])
     if values.keys() != known.keys():
         odd = sorted(values.keys() ^ known.keys())
         raise ConfigError(

@@ -44,7 +44,7 @@ class Unrolled(nn.Module):
         intermediate: float = 0.0,
         ponder: float = 0.0,
     ) -> None:
-        """intermediate: weight of the answers on the way. ponder: of the steps tokens take until they halt."""
+        """intermediate: weight of the answers on the way. ponder: of the steps until tokens halt."""
         super().__init__()
         self.network = network
         self._task = task

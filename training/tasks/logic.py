@@ -50,6 +50,7 @@ class LogicTask:
     frontier_share: float = 0.5  # share of batches at the curriculum's newest difficulty; the rest uniform
     anyhow_share: float = 0.3  # share of batches with expressions of any shape; the rest are the paper's
     ask: Literal["every-part", "whole"] = "every-part"
+    min_depth: int = 0
 
     def sample(self, rng: np.random.Generator, rows: int, difficulty: int) -> Batch:
         """One depth per batch, the lengths near each other: a step costs what the longest row costs.
@@ -57,7 +58,7 @@ class LogicTask:
         Graded are the parts in which brackets nest no deeper than the steps of the batch reach.
         """
         newest = rng.random() < self.frontier_share
-        depth = difficulty if newest else int(rng.integers(0, difficulty + 1))
+        depth = difficulty if newest else int(rng.integers(self.min_depth, difficulty + 1))
         generator = anyhow if rng.random() < self.anyhow_share else nested
         pool = sorted((_drawn(rng, generator, depth) for _ in range(POOL * rows)), key=len)
         start = int(rng.integers(0, (POOL - 1) * rows + 1))
