@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-PERCEPTIONS = ("graph", "family", "characters")
+PERCEPTIONS = ("graph", "family", "brackets", "characters")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class RecurrentConfig:
     adjacency_mask: bool = True  # a node attends to its predecessors and itself only
     target_role: bool = False  # mark the target in the input; the readout finds it either way
     # What the network sees of a problem (model/perception.py).
-    perception: Literal["graph", "family", "characters"] = "graph"
+    perception: Literal["graph", "family", "brackets", "characters"] = "graph"
 
     def __post_init__(self) -> None:
         for name in ("width", "heads", "feed_forward", "classes"):

@@ -23,7 +23,7 @@ TASK_NAME = "task.name"  # in files, not in --set: the command line names the ta
 
 AnyTask = GraphTask | LogicTask | TextTask
 TASKS: dict[str, type[AnyTask]] = {task.name: task for task in (GraphTask, LogicTask, TextTask)}
-PERCEPTIONS = {"graph": ("graph",), "logic": ("characters",), "text": ("family",)}  # of each task
+PERCEPTIONS = {"graph": ("graph",), "logic": ("brackets", "characters"), "text": ("family",)}  # of each task
 
 
 class ConfigError(FathomError):
@@ -95,6 +95,8 @@ class TrainConfig:
             raise ValueError(f"network.perception must be {' or '.join(fitting)} for {self.task.name}")
         if self.steps(self.curriculum.start) < 1:
             raise ValueError("first_steps and steps_per_unit leave no step for the first difficulty")
+        if isinstance(self.task, LogicTask) and self.task.interface != self.network.perception:
+            raise ValueError("network.perception must be what task.interface is")
         every_node = isinstance(self.task, GraphTask) and self.task.ask == "every-node"
         if every_node and self.network.target_role:
             raise ValueError(
@@ -134,19 +136,19 @@ PAPER = TrainConfig(
 LOGIC = TrainConfig(
     task=LogicTask(),
     network=RecurrentConfig(
-        width=96,
+        width=64,
         heads=8,  # half of them look to the left, half to the right
         feed_forward=192,
         layer_scale=0.1,
         gate_bias=-1.0,
         attention="nearest",
-        perception="characters",
+        perception="brackets",
     ),
-    curriculum=CurriculumConfig(start=0, end=8),
+    curriculum=CurriculumConfig(start=0, end=6, burn_in=60, burn_in_every=10),
+    updates=2000,
     first_steps=3,
-    steps_per_unit=2,
-    extra_steps=3,
-    noise=0.1,
+    steps_per_unit=2,  # an operator hears its operands, then a bracket its operators
+    noise=0.2,
     clip=1.0,
 )
 
