@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-PERCEPTIONS = ("graph", "family", "characters", "words")
+PERCEPTIONS = ("graph", "family", "brackets", "characters", "words")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class RecurrentConfig:
     adjacency_mask: bool = True  # a node attends to its predecessors and itself only
     target_role: bool = False  # mark the target in the input; the readout finds it either way
     # What the network sees of a problem (model/perception.py).
-    perception: Literal["graph", "family", "characters", "words"] = "graph"
+    perception: Literal["graph", "family", "brackets", "characters", "words"] = "graph"
     # Baselines.
     layers: int = 0  # blocks of their own, step t runs block t, later steps none; 0: one shared block
     adaptive_time: bool = False  # tokens learn when to halt (model/adaptive_time.py)

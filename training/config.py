@@ -23,7 +23,12 @@ TASK_NAME = "task.name"  # in files, not in --set: the command line names the ta
 
 AnyTask = GraphTask | LogicTask | TextTask
 TASKS: dict[str, type[AnyTask]] = {task.name: task for task in (GraphTask, LogicTask, TextTask)}
-PERCEPTIONS = {"graph": ("graph",), "logic": ("characters",), "text": ("family", "words")}  # of each task
+# Of each task; where there is a choice, the task's field `interface` makes it.
+PERCEPTIONS: dict[str, tuple[str, ...]] = {
+    "graph": ("graph",),
+    "logic": ("brackets", "characters"),
+    "text": ("family", "words"),
+}
 
 
 class ConfigError(FathomError):
@@ -93,11 +98,13 @@ class TrainConfig:
             raise ValueError("learning_rate and clip must be positive")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema is {self.ema}, but must be in [0, 1)")
-        fitting = (self.task.interface,) if isinstance(self.task, TextTask) else PERCEPTIONS[self.task.name]
+        fitting = PERCEPTIONS[self.task.name]
         if self.network.perception not in fitting:
             raise ValueError(f"network.perception must be {' or '.join(fitting)} for {self.task.name}")
         if self.steps(self.curriculum.start) < 1:
             raise ValueError("first_steps and steps_per_unit leave no step for the first difficulty")
+        if not isinstance(self.task, GraphTask) and self.task.interface != self.network.perception:
+            raise ValueError("network.perception must be what task.interface is")
         whole = self.network.layers or self.network.adaptive_time
         if whole and (self.noise or self.curriculum.burn_in):
             raise ValueError("network.layers and network.adaptive_time need noise=0 and curriculum.burn_in=0")
@@ -117,19 +124,19 @@ class TrainConfig:
 LOGIC = TrainConfig(
     task=LogicTask(),
     network=RecurrentConfig(
-        width=96,
+        width=64,
         heads=8,  # half of them look to the left, half to the right
         feed_forward=192,
         layer_scale=0.1,
         gate_bias=-1.0,
         attention="nearest",
-        perception="characters",
+        perception="brackets",
     ),
-    curriculum=CurriculumConfig(start=0, end=8),
+    curriculum=CurriculumConfig(start=0, end=6, burn_in=60, burn_in_every=10),
+    updates=2000,
     first_steps=3,
-    steps_per_unit=2,
-    extra_steps=3,
-    noise=0.1,
+    steps_per_unit=2,  # an operator hears its operands, then a bracket its operators
+    noise=0.2,
     clip=1.0,
 )
 

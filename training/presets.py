@@ -43,7 +43,7 @@ PAPER_GRAPH = TrainConfig(
 
 PAPER_LOGIC = replace(
     PAPER_GRAPH,
-    task=LogicTask(ask="whole", frontier_share=0.0, anyhow_share=0.0, min_depth=1),
+    task=LogicTask(ask="whole", frontier_share=0.0, anyhow_share=0.0, min_depth=1, interface="characters"),
     network=RecurrentConfig(
         width=256,
         heads=8,

@@ -171,8 +171,8 @@ def steps_taken(network: RecurrentTransformer, problems: Problems, limit: int, d
     return taken / tokens
 
 
-def shortcuts(out: Path, problems: int, say: Say) -> Path:
-    """What a glance gives away, on the evaluation splits of every task; nothing is trained."""
+def shortcuts(out: Path, problems: int, say: Say, hardest: int = 64) -> Path:
+    """What a glance gives away, on every task's evaluation splits up to a difficulty; nothing is trained."""
     from training.figures.experiments import draw_shortcuts
     from training.tables import shortcut_table, write_files
 
@@ -188,7 +188,7 @@ def shortcuts(out: Path, problems: int, say: Say) -> Path:
                     for shortcut, right in task.heuristics(_problems(task, split, bucket, problems)).items()
                 }
                 for bucket in task.buckets
-                if bucket > 0
+                if 0 < bucket <= hardest
             }
     where = out / "shortcuts"
     report = {"experiment": "shortcuts", "problems": problems, "tasks": found}

@@ -40,17 +40,18 @@ def draw_grid(report: Facts) -> Figure:
         if report["trained_to"] in report["buckets"]:
             line = report["buckets"].index(report["trained_to"]) + 0.5
             axes.axhline(line, color="white", linewidth=0.9, linestyle=(0, (4, 2)))
+            axes.text(-0.4, line + 0.06, "never trained on", color="white", va="bottom", fontsize=6)
         for spine in axes.spines.values():
             spine.set_visible(False)
-        title = f"{report['task']}, {name}" + (f": {split} negatives" if len(splits) > 1 else "")
-        axes.set_title(title)
+        what = f"{split} negatives" if len(splits) > 1 else f"preset {name}"
+        axes.set_title(f"{report['task']}, {what}")
     assert image is not None, "there is a split"
     shares = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
     bar = figure.colorbar(image, ax=panels.tolist(), pad=0.015, aspect=28, ticks=shares)
     bar.ax.set_yticklabels(["50 % (chance)", "60 %", "70 %", "80 %", "90 %", "100 %"])
     bar.outline.set_visible(False)
     count = report["seeds"]
-    bar.set_label(f"accuracy, mean of {count} seed{'s' if count > 1 else ''}; dashed: trained below it")
+    bar.set_label(f"accuracy, mean of {count} seed{'s' if count > 1 else ''}")
     return figure
 
 

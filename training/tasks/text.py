@@ -48,7 +48,7 @@ class TextTask:
     tree_share: float = 0.4  # share of batches with families of any shape; the rest are the paper's chains
     min_people: int = 6  # of a family of any shape
     max_people: int = 14
-    min_links: int = 1  # of a chain
+    min_links: int = 1  # of a chain in a batch that is not at the curriculum's newest difficulty
     # family: a token is a person, everybody's generation is graded. words: a token is a word, the
     # query is graded: the paper's way (training/tasks/sentences.py).
     interface: Literal["family", "words"] = "family"
