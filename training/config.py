@@ -45,6 +45,10 @@ class CurriculumConfig:
     burn_in: int = 40  # most steps without gradient before those with; 0: none
     burn_in_below: float = 0.15  # burn-in grows by one step while the running loss is under this
     burn_in_every: int = 25  # updates between two growths
+    burn_in_growth: float = 0.0  # share by which it grows at a time, if that is more than a step
+    # How many of the steps there may be are drawn: evenly, or evenly in their logarithm, so that a few
+    # batches burn in for very long.
+    burn_in_draw: Literal["even", "logarithmic"] = "even"
     late_share: float = 0.0  # of batches that learn what is given only after burn-in (training/unroll.py)
 
     def __post_init__(self) -> None:
@@ -52,6 +56,8 @@ class CurriculumConfig:
             raise ValueError("curriculum.start must be at least 0 and at most curriculum.end")
         if self.burn_in < 0 or self.burn_in_every < 1:
             raise ValueError("curriculum.burn_in must be at least 0, burn_in_every at least 1")
+        if self.burn_in_growth < 0:
+            raise ValueError(f"curriculum.burn_in_growth is {self.burn_in_growth}, but must not be negative")
         if not 0 <= self.late_share <= 1:
             raise ValueError(f"curriculum.late_share is {self.late_share}, but must be in [0, 1]")
 
