@@ -31,6 +31,7 @@ from training.experiments import Experiment, Measure, Variant
 from training.measure import TOKENS, trace
 from training.start import carry_out, device_of
 from training.task import Problems, Task
+from training.trainer import Interrupted
 
 SEED = 515_151  # of the problems that are measured; every run sees the same
 MEASURED, PROCESSOR = "measured.json", "processor.json"
@@ -129,6 +130,8 @@ def _train(job: Job) -> None:
     before, spent = time.process_time(), _processor_seconds(job.folder)
     try:
         carry_out(job.config, job.folder, resume, Console(quiet=True), True)
+    except Interrupted as error:
+        raise Interrupted(f"{job.folder}: stopped; the same command goes on from there") from error
     finally:
         _write(job.folder / PROCESSOR, {"seconds": spent + time.process_time() - before})
 

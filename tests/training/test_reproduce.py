@@ -88,7 +88,7 @@ def test_a_stopped_run_goes_on_where_it_stood(tmp_path: Path, monkeypatch: pytes
 
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "_update", stop_after_two)
-        with pytest.raises(Interrupted):
+        with pytest.raises(Interrupted, match="the same command goes on"):
             carry_through(job)
     assert checkpoint.load(job.folder).update == 2
     assert not (job.folder / reproduce.MEASURED).exists()
