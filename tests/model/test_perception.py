@@ -109,5 +109,5 @@ def test_a_family_needs_a_head_for_each_direction_and_two_classes() -> None:
         config = RecurrentConfig(**{"width": 16, "heads": 2, "perception": "family", **wrong})
         with pytest.raises(ValueError, match="an even number of heads and two classes"):
             RecurrentTransformer(config)
-    with pytest.raises(ValueError, match="must be graph or family"):
+    with pytest.raises(ValueError, match="must be one of graph, family, characters"):
         RecurrentConfig(perception="smell")
