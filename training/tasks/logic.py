@@ -20,7 +20,7 @@ from model.manifest import ClassSpec, CodecSpec
 from model.perception import Context, SequenceInputs
 from model.recurrent import RecurrentTransformer
 from training.task import Batch, Problems
-from training.tasks.expressions import LONGEST, SHAPES, anyhow, depth_of, guess, nested, parts_of, value_of
+from training.tasks.expressions import SHAPES, anyhow, depth_of, guess, longest, nested, parts_of, value_of
 
 POOL = 4  # batches drawn at once, of which the rows nearest in length are taken
 ATOMS = tuple(CHARACTERS.index(character) for character in "TF")
@@ -50,6 +50,11 @@ class LogicTask:
     frontier_share: float = 0.5  # share of batches at the curriculum's newest difficulty; the rest uniform
     anyhow_share: float = 0.3  # share of batches with expressions of any shape; the rest are the paper's
     ask: Literal["every-part", "whole"] = "every-part"
+
+    def __post_init__(self) -> None:
+        for name in ("frontier_share", "anyhow_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be in [0, 1]")
 
     def sample(self, rng: np.random.Generator, rows: int, difficulty: int) -> Batch:
         """One depth per batch, the lengths near each other: a step costs what the longest row costs.
@@ -140,7 +145,7 @@ def inputs_of(expressions: list[str]) -> SequenceInputs:
 
 
 def _drawn(rng: np.random.Generator, generator: Callable[[np.random.Generator, int], str], depth: int) -> str:
-    """An expression that is not too long."""
-    while len(expression := generator(rng, depth)) > LONGEST:
+    """An expression that is not too long for its depth."""
+    while len(expression := generator(rng, depth)) > longest(depth):
         pass
     return expression
