@@ -46,6 +46,7 @@ class LogicTask:
     buckets: ClassVar[tuple[int, ...]] = (0, 1, 2, 4, 6, 8, 10, 11, 12, 14, 16, 20)
     calibrated: ClassVar[tuple[int, ...]] = (1, 2, 4, 6, 8, 11, 14)
     probe: ClassVar[int] = 14
+    pictured: ClassVar[int] = 11
 
     frontier_share: float = 0.5  # share of batches at the curriculum's newest difficulty; the rest uniform
     anyhow_share: float = 0.3  # share of batches with expressions of any shape; the rest are the paper's
