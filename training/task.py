@@ -58,6 +58,7 @@ class Task(Protocol):
     buckets: ClassVar[tuple[int, ...]]  # difficulties that are evaluated
     calibrated: ClassVar[tuple[int, ...]]  # those of them that halting thresholds are calibrated on
     probe: ClassVar[int]  # the difficulty, not trained on, that training watches
+    pictured: ClassVar[int]  # the difficulty of the problems that pictures follow step by step
 
     def sample(self, rng: np.random.Generator, rows: int, difficulty: int) -> Batch:
         """Training problems no harder than `difficulty`; harder questions among them have weight 0."""
