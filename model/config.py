@@ -47,6 +47,13 @@ class RecurrentConfig:
             raise ValueError(f"attention is {self.attention!r}, but must be softmax or nearest")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        in_a_row = self.perception in ("brackets", "characters")
+        if (self.attention == "nearest" or self.rotary) and not in_a_row:
+            raise ValueError("attention=nearest and rotary need tokens in a row: brackets or characters")
+        if self.perception == "brackets" and self.attention != "nearest":
+            raise ValueError("perception=brackets needs attention=nearest, which tells the order")
+        if self.rotary and self.width // self.heads % 2:
+            raise ValueError(f"rotary turns pairs: width {self.width} / heads {self.heads} must be even")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}, but must be in [0, 1)")
         for name in ("depth_embedding", "layers"):

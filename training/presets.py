@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from model.config import RecurrentConfig
 from training.config import DEFAULTS, ConfigError, CurriculumConfig, TrainConfig
+from training.tasks.expressions import LONGEST
 from training.tasks.graph import GraphTask
 from training.tasks.logic import LogicTask
 from training.tasks.text import TextTask
@@ -43,7 +44,14 @@ PAPER_GRAPH = TrainConfig(
 
 PAPER_LOGIC = replace(
     PAPER_GRAPH,
-    task=LogicTask(ask="whole", frontier_share=0.0, anyhow_share=0.0, min_depth=1, interface="characters"),
+    task=LogicTask(
+        ask="whole",
+        frontier_share=0.0,
+        anyhow_share=0.0,
+        min_depth=1,
+        longest=LONGEST,
+        interface="characters",
+    ),
     network=RecurrentConfig(
         width=256,
         heads=8,

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from training import checkpoint
 from training.experiments import Experiment
-from training.figures import STYLE
+from training.figures.look import STYLE
 
 Facts = dict[str, Any]
 Measured = dict[str, list[Facts]]  # by variant, one entry a seed

@@ -57,6 +57,7 @@ class Task(Protocol):
     buckets: ClassVar[tuple[int, ...]]  # difficulties that are evaluated
     calibrated: ClassVar[tuple[int, ...]]  # those of them that halting thresholds are calibrated on
     probe: ClassVar[int]  # the difficulty, not trained on, that training watches
+    pictured: ClassVar[int]  # the difficulty of the problems that pictures follow step by step
 
     @property
     def codec(self) -> CodecSpec:

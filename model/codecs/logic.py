@@ -42,13 +42,14 @@ class LogicCodec:
         text = problem["expression"]
         if not isinstance(text, str):
             raise RequestError("an expression is a string like 'T & !(F | T)'", field)
+        count = sum(map(len, text.split()))  # before anything that reads character by character
+        if count > self.limits.max_nodes:
+            raise RequestError(
+                f"{count} characters are too many; this server takes {self.limits.max_nodes}", field
+            )
         if fault := fault_of(text):
             raise RequestError(fault, field)
         tokens = tokens_of(text)
-        if len(tokens) - 2 > self.limits.max_nodes:
-            raise RequestError(
-                f"{len(tokens) - 2} characters are too many; this server takes {self.limits.max_nodes}", field
-            )
         group, outer = groups_of(tokens)
         return {"tokens": tokens, "group": group, "outer": outer, "mask": np.ones(len(tokens), np.bool_)}
 

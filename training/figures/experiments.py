@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from training.figures.look import BLUE, GREY, INK, ORANGE, difficulty_axis
+
 Facts = dict[str, Any]
 SERIES = (  # figure of a comparison, its label, colour and marker (Okabe and Ito's colours)
     ("in_distribution", "as trained on, best budget", "#56B4E9", "o"),
-    ("out_of_distribution", "beyond, best budget", "#0072B2", "s"),
+    ("out_of_distribution", "beyond, best budget", BLUE, "s"),
     ("one_step_each", "beyond, one step per {unit}", "#E69F00", "D"),
-    ("overthinking", "beyond, {longest} steps", "#D55E00", "^"),
+    ("overthinking", "beyond, {longest} steps", ORANGE, "^"),
 )
-COLOURS = ("#0072B2", "#D55E00", "#009E73")
+COLOURS = (BLUE, ORANGE, "#009E73")
 MARKERS = ("o", "s", "^")
 
 
@@ -29,7 +31,7 @@ def draw_grid(report: Facts) -> Figure:
         grid = np.array(variant["grids"][split])
         image = axes.imshow(grid, cmap="cividis", vmin=0.5, vmax=1.0, origin="lower", aspect="auto")
         for row, column in np.ndindex(*grid.shape):
-            colour = "#1a1a1a" if grid[row, column] > 0.8 else "#f0f0f0"
+            colour = INK if grid[row, column] > 0.8 else "#f0f0f0"
             text = f"{grid[row, column] * 100:.0f}"
             axes.text(column, row, text, ha="center", va="center", fontsize=5.5, color=colour)
         axes.set_xticks(range(len(report["budgets"])), [str(steps) for steps in report["budgets"]])
@@ -70,7 +72,7 @@ def draw_comparison(report: Facts) -> Figure:
         axes.plot(mean, height, marker, color=colour, markersize=4.2, label=said)
     for between in places[:-1] - 0.5:
         axes.axhline(between, color="#dddddd", linewidth=0.5)
-    axes.axvline(0.5, color="#777777", linewidth=0.8, linestyle=(0, (2, 2)))
+    axes.axvline(0.5, color=GREY, linewidth=0.8, linestyle=(0, (2, 2)))
     axes.text(0.5, len(names) - 0.45, "chance", ha="center", va="bottom", fontsize=6.5, color="#555555")
     axes.set_title(report["title"], pad=26)
     axes.set_yticks(places, names)
@@ -105,8 +107,8 @@ def draw_shortcuts(report: Facts) -> Figure:
                     label=shortcut if turn == 0 else None,
                 )
             axes.plot([], [], color="#555555", linestyle=style, linewidth=0.9, label=f"split {split}")
-        axes.axhline(0.5, color="#777777", linewidth=0.6)
-        axes.set_xlabel(found["unit"])
+        axes.axhline(0.5, color=GREY, linewidth=0.6)
+        difficulty_axis(axes, [int(bucket) for bucket in next(iter(found["splits"].values()))], found["unit"])
         axes.set_title(task)
         axes.set_ylim(0.45, 1.35)
         axes.legend(loc="upper center", fontsize=5.5, handlelength=2.6, labelspacing=0.25)

@@ -55,6 +55,7 @@ class GraphTask:
     buckets: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)
     calibrated: ClassVar[tuple[int, ...]] = (1, 2, 5, 8, 12, 16, 32, 64)
     probe: ClassVar[int] = 16
+    pictured: ClassVar[int] = 32
 
     min_nodes: int = 8
     max_nodes: int = 16

@@ -20,7 +20,7 @@ from model.manifest import ClassSpec, CodecSpec
 from model.perception import BracketInputs, Context, SequenceInputs
 from model.recurrent import RecurrentTransformer
 from training.task import Batch, Problems
-from training.tasks.expressions import LONGEST, SHAPES, anyhow, depth_of, guess, nested, parts_of, value_of
+from training.tasks.expressions import SHAPES, anyhow, depth_of, guess, longest, nested, parts_of, value_of
 
 POOL = 4  # batches drawn at once, of which the rows nearest in length are taken
 ATOMS = tuple(CHARACTERS.index(character) for character in "TF")
@@ -46,12 +46,21 @@ class LogicTask:
     buckets: ClassVar[tuple[int, ...]] = (0, 1, 2, 4, 6, 8, 10, 11, 12, 14, 16, 20)
     calibrated: ClassVar[tuple[int, ...]] = (1, 2, 4, 6, 8, 11, 14)
     probe: ClassVar[int] = 14
+    pictured: ClassVar[int] = 11
 
     frontier_share: float = 0.5  # share of batches at the curriculum's newest difficulty; the rest uniform
     anyhow_share: float = 0.3  # share of batches with expressions of any shape; the rest are the paper's
     ask: Literal["every-part", "whole"] = "every-part"
     min_depth: int = 0  # of a batch that is not at the curriculum's newest difficulty
+    longest: int = 64  # characters of a training expression; evaluation has longer ones
     interface: Literal["brackets", "characters"] = "brackets"  # as network.perception
+
+    def __post_init__(self) -> None:
+        for name in ("frontier_share", "anyhow_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be in [0, 1]")
+        if self.longest < 1:
+            raise ValueError(f"longest is {self.longest}, but must be at least 1")
 
     def sample(self, rng: np.random.Generator, rows: int, difficulty: int) -> Batch:
         """One depth per batch, the lengths near each other: a step costs what the longest row costs.
@@ -61,7 +70,7 @@ class LogicTask:
         newest = rng.random() < self.frontier_share
         depth = difficulty if newest else int(rng.integers(self.min_depth, difficulty + 1))
         generator = anyhow if rng.random() < self.anyhow_share else nested
-        pool = sorted((_drawn(rng, generator, depth) for _ in range(POOL * rows)), key=len)
+        pool = sorted((_drawn(rng, generator, depth, self.longest) for _ in range(POOL * rows)), key=len)
         start = int(rng.integers(0, (POOL - 1) * rows + 1))
         expressions = pool[start : start + rows]
         inputs = self._inputs(expressions)
@@ -74,7 +83,7 @@ class LogicTask:
             if self.ask == "whole":
                 graded[row, 0] = True
             else:
-                graded[row, : len(parts.value)] = torch.tensor(parts.nesting) <= reach
+                graded[row, : len(parts.value)] = torch.tensor(parts.levels) <= reach
         graded &= (inputs.tokens != ATOMS[0]) & (inputs.tokens != ATOMS[1])
         return Batch(inputs, labels, graded.float() / graded.sum(), reach)
 
@@ -90,7 +99,7 @@ class LogicTask:
         wanted = rng.permutation(np.arange(count) % 2).tolist()
         found: dict[int, list[str]] = {0: [], 1: []}
         while min(map(len, found.values())) < count // 2:
-            expression = _drawn(rng, generator, bucket)
+            expression = _drawn(rng, generator, bucket, longest(bucket))
             found[value_of(expression)].append(expression)
         expressions = [found[truth].pop() for truth in wanted]
         return Problems(self._inputs(expressions), torch.tensor(wanted), bucket)
@@ -156,8 +165,10 @@ def inputs_of(expressions: list[str]) -> BracketInputs:
     return BracketInputs(*(torch.from_numpy(part) for part in (tokens, group, outer, mask)))
 
 
-def _drawn(rng: np.random.Generator, generator: Callable[[np.random.Generator, int], str], depth: int) -> str:
-    """An expression that is not too long."""
-    while len(expression := generator(rng, depth)) > LONGEST:
+def _drawn(
+    rng: np.random.Generator, generator: Callable[[np.random.Generator, int], str], depth: int, limit: int
+) -> str:
+    """An expression of at most so many characters."""
+    while len(expression := generator(rng, depth)) > limit:
         pass
     return expression

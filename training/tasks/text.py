@@ -43,6 +43,7 @@ class TextTask:
     buckets: ClassVar[tuple[int, ...]] = (2, 3, 4, 5, 6, 7, 8, 9, 12, 15)
     calibrated: ClassVar[tuple[int, ...]] = (2, 3, 5, 7, 9, 12)
     probe: ClassVar[int] = 9
+    pictured: ClassVar[int] = 9
 
     frontier_share: float = 0.5  # share of batches at the curriculum's newest difficulty; the rest uniform
     tree_share: float = 0.4  # share of batches with families of any shape; the rest are the paper's chains

@@ -1,0 +1,70 @@
+"""What the pictures have in common: type, colours, and ticks.
+
+Colours are cividis and Okabe and Ito's, which hold up under colour blindness and in grey; criteria
+differ by their markers as well.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import Any
+
+from matplotlib.axes import Axes
+
+STYLE: Any = {  # matplotlib's own type spells out every key there is
+    "font.family": "sans-serif",
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 7,
+    "savefig.dpi": 220,
+}
+INK, GREY = "#1a1a1a", "#777777"
+ORANGE, BLUE = "#D55E00", "#0072B2"
+
+ON_LATENTS = {"latent_diff": (BLUE, "o"), "cosine": ("#009E73", "s"), "acceleration": ("#56B4E9", "D")}
+ON_READOUTS = {
+    "confidence": (ORANGE, "o"),
+    "entropy": ("#E69F00", "s"),
+    "entropy_diff": ("#CC79A7", "D"),
+    "kl": ("#8B1A1A", "^"),
+    "argmax_stability": (GREY, "v"),
+}
+LOOKS = {**ON_LATENTS, **ON_READOUTS, "learned": (INK, "P")}
+
+POWERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+
+
+def look(criterion: str) -> tuple[str, str]:
+    """Colour and marker of a criterion; one that is not known here is grey."""
+    return LOOKS.get(criterion, ("#999999", "X"))
+
+
+def count_ticks(axis: Any, largest: int) -> None:
+    """Powers of two up to a number of steps, at most eight of them, on a logarithmic axis."""
+    powers = [power for power in POWERS if power <= largest]
+    powers = powers[:: 1 + (len(powers) - 1) // 8]
+    axis.set_ticks(powers, [str(power) for power in powers])
+    axis.set_ticks([], minor=True)
+
+
+def difficulty_axis(axes: Axes, buckets: Iterable[int], unit: str) -> None:
+    """Difficulties along x: logarithmic where they start above 0 and span a lot."""
+    buckets = list(buckets)
+    if min(buckets) > 0 and max(buckets) >= 16 * min(buckets):
+        axes.set_xscale("log")
+        count_ticks(axes.xaxis, max(buckets))
+    else:
+        room = (max(buckets) - min(buckets)) / 14
+        shown = [low for low, high in itertools.pairwise(buckets) if high - low >= room]
+        shown.append(buckets[-1])
+        axes.set_xticks(shown, [str(bucket) for bucket in shown])
+    axes.set_xlabel(unit)
