@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-PERCEPTIONS = ("graph", "family", "brackets", "characters")
+PERCEPTIONS = ("graph", "family", "brackets", "characters", "words")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,10 @@ class RecurrentConfig:
     adjacency_mask: bool = True  # a node attends to its predecessors and itself only
     target_role: bool = False  # mark the target in the input; the readout finds it either way
     # What the network sees of a problem (model/perception.py).
-    perception: Literal["graph", "family", "brackets", "characters"] = "graph"
+    perception: Literal["graph", "family", "brackets", "characters", "words"] = "graph"
+    # Baselines.
+    layers: int = 0  # blocks of their own, step t runs block t, later steps none; 0: one shared block
+    adaptive_time: bool = False  # tokens learn when to halt (model/adaptive_time.py)
 
     def __post_init__(self) -> None:
         for name in ("width", "heads", "feed_forward", "classes"):
@@ -53,5 +56,8 @@ class RecurrentConfig:
             raise ValueError(f"rotary turns pairs: width {self.width} / heads {self.heads} must be even")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}, but must be in [0, 1)")
-        if self.depth_embedding < 0:
-            raise ValueError(f"depth_embedding is {self.depth_embedding}, but must be 0 (none) or more")
+        for name in ("depth_embedding", "layers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be 0 (none) or more")
+        if self.layers and self.adaptive_time:
+            raise ValueError("adaptive_time needs a shared block: layers=0")

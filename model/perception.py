@@ -14,6 +14,7 @@ from torch import Tensor
 
 from model.codecs.logic import CHARACTERS
 from model.codecs.text import GENERATIONS
+from model.codecs.words import WORDS
 from model.config import RecurrentConfig
 
 HANDS = (3, 4, 5)  # places of each hand of the clock of generations; together they tell 60 apart
@@ -164,10 +165,10 @@ class SequencePerception:
 
     inputs: ClassVar[type[SequenceInputs]] = SequenceInputs
     context: ClassVar[tuple[str, ...]] = ("attention", "places")
-    kinds = len(CHARACTERS)
     readers = 1
 
     def __init__(self, config: RecurrentConfig) -> None:
+        self.kinds = len(WORDS if config.perception == "words" else CHARACTERS)
         self.classes = config.classes
         self.views = 2 if config.attention == "nearest" else 1
         if config.heads % self.views:

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.adaptive_time import AdaptiveTime
 from model.config import RecurrentConfig
 from model.perception import Context, Inputs, perception_of
 
@@ -120,6 +121,8 @@ class RecurrentTransformer(nn.Module):
         read = self.perception.readers * config.width
         self.head_norm = nn.LayerNorm(read)
         self.head = nn.Linear(read, self.perception.classes)
+        self.later = nn.ModuleList(Block(config, self.perception.views) for _ in range(config.layers - 1))
+        self.time = AdaptiveTime(config.width) if config.adaptive_time else None
 
     @property
     def context(self) -> tuple[str, ...]:
@@ -136,11 +139,12 @@ class RecurrentTransformer(nn.Module):
             context = context._replace(injection=state)
         if self.config.keep_given:
             context = context._replace(given=state, known=kinds.amax(dim=-1, keepdim=True) > 0)
-        return context, state
+        return context, state if self.time is None else self.time.begin(state)
 
     def blank(self, inputs: Inputs) -> Tensor:
         """The state of the same tokens before anything is known of them, (B, N, D)."""
-        return self._enter(torch.zeros_like(inputs.mask, dtype=torch.int64).unsqueeze(-1), inputs.mask)
+        state = self._enter(torch.zeros_like(inputs.mask, dtype=torch.int64).unsqueeze(-1), inputs.mask)
+        return state if self.time is None else self.time.begin(state)
 
     def marked(self, inputs: Inputs) -> Tensor:
         """Which tokens something is known of from the start, (B, N, 1) bool."""
@@ -156,12 +160,23 @@ class RecurrentTransformer(nn.Module):
         depth (B,) int64 counts the steps a row has taken before this one. The gate mixes proposal
         and state, z = sigmoid(W[h'; h] + b), and starts close to the identity (b = -2).
         """
+        real = mask.unsqueeze(-1)
+        if self.time is not None:
+            proposal = self._proposal(self.time.current(state), context, depth)
+            return self.time.advance(state, proposal) * real.to(state.dtype)
+        proposal = self._proposal(state, context, depth)
+        return proposal * real.to(proposal.dtype)
+
+    def _proposal(self, state: Tensor, context: Context, depth: Tensor) -> Tensor:
+        block = self._block(depth)
+        if block is None:
+            return state
         x = state
         if context.injection is not None:
             x = x + context.injection
         if self.depths is not None:
             x = x + self.depths(depth.clamp(max=self.config.depth_embedding - 1)).unsqueeze(1)
-        proposal = self.block(x, context.attention)
+        proposal = block(x, context.attention)
         if self.config.proposal_norm:
             proposal = F.layer_norm(proposal, (self.config.width,))
         if self.gate is not None:
@@ -169,20 +184,33 @@ class RecurrentTransformer(nn.Module):
             proposal = opening * proposal + (1 - opening) * state
         if context.given is not None and context.known is not None:
             proposal = torch.where(context.known, context.given, proposal)
-        return proposal * mask.unsqueeze(-1).to(proposal.dtype)
+        return proposal
+
+    def _block(self, depth: Tensor) -> Block | None:
+        """The shared block; of a network of fixed depth the one whose turn it is, None after the last."""
+        if self.config.layers == 0:
+            return self.block
+        taken = int(depth[0])
+        assert bool((depth == taken).all()), "the rows of a network of fixed depth move together"
+        blocks = (self.block, *self.later)
+        return blocks[taken] if taken < len(blocks) else None
 
     def readout(self, state: Tensor, context: Context) -> Tensor:
         """State -> logits (B, C), read at the source and the target, or at the person asked about."""
-        read = context.places @ state  # (B, R, D)
+        read = context.places @ self._readable(state)  # (B, R, D)
         return self.perception.answer(self.head(self.head_norm(read.flatten(1))), context)
 
     def readout_everywhere(self, state: Tensor, context: Context) -> Tensor:
         """State -> what the head would say were each token the one asked about: (B, N, classes)."""
+        state = self._readable(state)
         others = [
             (context.places[:, place : place + 1] @ state).expand_as(state)
             for place in range(self.perception.readers - 1)
         ]
         return self.perception.spread(self.head(self.head_norm(torch.cat((*others, state), dim=-1))))
+
+    def _readable(self, state: Tensor) -> Tensor:
+        return state if self.time is None else self.time.output(state)
 
     def forward(self, inputs: Inputs, steps: int) -> Tensor:
         """The plain loop, the oracle for every other path: logits (B, C) after `steps` steps."""

@@ -1,4 +1,4 @@
-"""The commands `train`, `evaluate` and `export`."""
+"""The commands `train`, `evaluate`, `export` and `reproduce`."""
 
 from __future__ import annotations
 
@@ -25,6 +25,16 @@ class TaskName(StrEnum):
 class Preset(StrEnum):
     DEFAULT = "default"
     PAPER = "paper"
+    PAPER_SMALL = "paper-small"
+
+
+class ExperimentName(StrEnum):
+    FRONTIER_GRAPH = "frontier-graph"
+    FRONTIER_LOGIC = "frontier-logic"
+    FRONTIER_TEXT = "frontier-text"
+    ABLATIONS = "ablations"
+    BASELINES = "baselines"
+    SHORTCUTS = "shortcuts"
 
 
 @app.command()
@@ -32,7 +42,9 @@ def train(
     task: Annotated[TaskName, typer.Argument(help="What to learn.")],
     preset: Annotated[
         Preset,
-        typer.Option(envvar="FATHOM_PRESET", help="default: this project's recipe; paper: the paper's."),
+        typer.Option(
+            envvar="FATHOM_PRESET", help="default: ours; paper: the paper's; paper-small: scaled down."
+        ),
     ] = Preset.DEFAULT,
     out: Annotated[
         Path | None, typer.Option(envvar="FATHOM_OUT", help="The run's folder; runs/TASK if not given.")
@@ -115,6 +127,36 @@ def export(
         where = out or Path("bundles") / read_config(run).task.name / "1"
         bundle = write(run, where, CalibrationPlan(problems - problems % 2), replace, console.print)
         console.print(f"wrote {bundle.folder}: serve it with fathom serve", soft_wrap=True)
+
+
+@app.command()
+def reproduce(
+    experiment: Annotated[ExperimentName, typer.Argument(help="Which of the paper's experiments.")],
+    out: Annotated[Path, typer.Option(envvar="FATHOM_OUT", help="Where the runs and the results go.")] = Path(
+        "reports/reproduce"
+    ),
+    seeds: Annotated[
+        int, typer.Option(envvar="FATHOM_SEEDS", min=1, help="How often everything is trained.")
+    ] = 3,
+    jobs: Annotated[
+        int, typer.Option(envvar="FATHOM_JOBS", min=1, help="How many runs at once, a core each.")
+    ] = 1,
+    full: Annotated[
+        bool, typer.Option("--full", envvar="FATHOM_FULL", help="Frontiers at the paper's size; wants a GPU.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option(envvar="FATHOM_QUIET", help="Say nothing but errors.")] = False,
+) -> None:
+    """Repeat an experiment of the paper. What is finished is not done again; Ctrl-C, and it continues."""
+    from training.experiments import experiments
+    from training.reproduce import SHORTCUT_PROBLEMS, shortcuts
+    from training.reproduce import reproduce as carry_out
+
+    console = Console(quiet=quiet, highlight=False, soft_wrap=True)
+    with _one_line(), _one_thread():
+        if experiment is ExperimentName.SHORTCUTS:
+            shortcuts(out, SHORTCUT_PROBLEMS, console.print)
+        else:
+            carry_out(experiments(full)[experiment.value], out, seeds, jobs, console.print)
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ from training import checkpoint, run
 from training.calibrate import RULES, lower_bound
 from training.config import TASKS
 from training.measure import Trace, trace
+from training.presets import PAPER
 from training.task import Task
 
 SEED = 424_243  # of the evaluation split; nothing else draws from it
@@ -86,7 +87,8 @@ def read_subject(path: Path) -> Subject:
     return Subject(
         f"{manifest.name}@{manifest.version}",
         network.eval(),
-        TASKS[manifest.task](),
+        # Read word by word a text's bundle answers other problems than the default configuration's.
+        PAPER["text"].task if network.config.perception == "words" else TASKS[manifest.task](),
         manifest.halting.rule(),
         end,
     )

@@ -57,6 +57,10 @@ def export(folder: Path, out: Path, plan: CalibrationPlan, replace: bool, say: S
         raise BundleError(f"{out} exists: choose another version, or replace it with --replace")
     network, saved = run.read_network(folder)
     config = run.read_config(folder)
+    if config.network.layers or config.network.adaptive_time:
+        raise BundleError(
+            f"{folder} holds a baseline, for comparison only: its steps are no steps to be served"
+        )
     task, model = config.task, ServedModel(network).eval()
     description = _describe(model, task, name, version)
     draft = out.with_name(f"{out.name}.part")

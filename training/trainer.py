@@ -70,7 +70,7 @@ class Trainer:
         )
         self.updates = 0
         self.seconds = 0.0
-        unrolled = Unrolled(self.network, config.task, self.noise)
+        unrolled = Unrolled(self.network, config.task, self.noise, config.intermediate, config.ponder)
         # With burn-in the embedding gets no gradient; DistributedDataParallel wants to be told.
         self._loss: nn.Module = (
             DistributedDataParallel(unrolled, find_unused_parameters=True) if world.size > 1 else unrolled
@@ -141,13 +141,13 @@ class Trainer:
             group["lr"] = learning_rate(config, self.updates)
         self.optimizer.zero_grad()
         with torch.autocast(self.device, torch.bfloat16, enabled=_bfloat16(config, self.device)):
-            share = self._loss(batch.rows(plan.rows).to(self.device), config.batch, plan)
+            share, final = self._loss(batch.rows(plan.rows).to(self.device), config.batch, plan)
         (share * self.world.size).backward()  # gradients are averaged over processes; shares add up
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
         self.optimizer.step()
         self._average()
         self.updates += 1
-        loss = float(self.world.total(share.detach()))
+        loss = float(self.world.total(final))  # of the answer: what the curriculum goes by
         if not math.isfinite(loss):
             raise checkpoint.RunError(f"the loss is {loss} at update {self.updates}: lower learning_rate")
         curriculum.observe(self.updates, loss)

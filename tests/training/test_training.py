@@ -18,10 +18,11 @@ from rich.console import Console
 
 from training import checkpoint, run
 from training.checkpoint import Checkpoint, RunError
-from training.config import PAPER, ConfigError, TrainConfig, configure, from_json, to_json
+from training.config import DEFAULTS, ConfigError, TrainConfig, configure, from_json, to_json
 from training.curriculum import Curriculum
 from training.measure import accuracy_at
 from training.parallel import World
+from training.presets import PAPER, PAPER_SMALL
 from training.start import start
 from training.trainer import Trainer, learning_rate
 
@@ -221,7 +222,8 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def test_configurations_survive_json_and_presets_are_valid() -> None:
-    for config in (TrainConfig(), PAPER, configure(TrainConfig(), TINY)):
+    presets = (*DEFAULTS.values(), *PAPER.values(), *PAPER_SMALL.values())
+    for config in (*presets, configure(TrainConfig(), TINY)):
         assert from_json(to_json(config)) == config
     assert configure(TrainConfig(), ["network.gate_bias=null"]).network.gate_bias is None
     with pytest.raises(ConfigError, match="another version"):
@@ -233,9 +235,49 @@ def test_asking_every_node_while_the_target_is_marked_is_refused() -> None:
         configure(TrainConfig(), ["network.target_role=true"])
 
 
-def test_the_papers_preset_trains(tmp_path: Path) -> None:
-    start("graph", "paper", tmp_path, None, ["updates=2", "batch=4", "device=cpu"], quiet(), True)
-    assert run.read_config(tmp_path).network.depth_embedding == 20
+@pytest.mark.parametrize("task", sorted(PAPER))
+def test_the_papers_preset_trains(task: str, tmp_path: Path) -> None:
+    words = ["updates=2", "batch=4", "device=cpu", "network.width=16", "network.feed_forward=16"]
+    start(task, "paper", tmp_path, None, words, quiet(), True)
+    config = run.read_config(tmp_path)
+    assert config.network.depth_embedding >= 20
+    assert (config.noise, config.curriculum.burn_in, config.ema) == (0, 0, 0), "the paper has none of these"
+
+
+def test_the_paper_thinks_for_a_random_number_of_steps() -> None:
+    ranges = {
+        task: (config.steps(end := config.curriculum.end), config.steps(end) + config.extra_steps)
+        for task, config in PAPER.items()
+    }
+    assert ranges == {"graph": (5, 8), "logic": (4, 16), "text": (1, 12)}
+    small = {
+        task: (config.steps(5), config.extra_steps, config.curriculum) for task, config in PAPER_SMALL.items()
+    }
+    full = {task: (config.steps(5), config.extra_steps, config.curriculum) for task, config in PAPER.items()}
+    assert small == full, "made small, it keeps the protocol"
+
+
+def test_answers_on_the_way_are_graded_as_much_as_asked(tmp_path: Path) -> None:
+    """The curriculum goes by the last answer alone: those before cannot be right yet."""
+    lines = {}
+    for weight in (0, 1):
+        options = [option for option in TINY if "dropout" not in option]
+        config = configure(TrainConfig(), [*options, f"intermediate={weight}", "extra_steps=3", "noise=0"])
+        run.create(tmp_path / str(weight), config, "cpu", 1)
+        trainer = Trainer(config, tmp_path / str(weight), World(), "cpu")
+        lines[weight] = [trainer._update() for _ in range(2)]
+    assert lines[0][0]["loss"] == lines[1][0]["loss"]
+    assert lines[0][0]["gradient_norm"] != lines[1][0]["gradient_norm"]
+
+
+def test_a_baseline_that_cannot_be_trained_is_refused() -> None:
+    for words in (["network.layers=4"], ["network.adaptive_time=true"]):
+        with pytest.raises(ConfigError, match=r"need noise=0 and curriculum\.burn_in=0"):
+            configure(TrainConfig(), words)
+    plain = ["noise=0", "curriculum.burn_in=0", "network.layers=4"]
+    with pytest.raises(ConfigError, match=r"first_steps must reach network\.layers"):
+        configure(TrainConfig(), plain)
+    assert configure(TrainConfig(), [*plain, "first_steps=4"]).network.layers == 4
 
 
 def test_the_curriculum_gets_harder_only_once_the_loss_is_low() -> None:
