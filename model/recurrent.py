@@ -102,6 +102,30 @@ class Block(nn.Module):
         return x + (update if self.scale is None else self.scale[1] * update)
 
 
+class HaltingHead(nn.Module):
+    """Whether to stop now, from the state after a step: what ACT and PonderNet ask (arXiv 2107.05407).
+
+    It sees the tokens that the readout reads, and of all others the maximum of a few features of each:
+    a mean would hide the one token at which something still happens.
+    """
+
+    FEATURES, HIDDEN = 16, 32
+
+    def __init__(self, width: int, readers: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.feature = nn.Linear(width, self.FEATURES)
+        self.hidden = nn.Linear(readers * width + self.FEATURES, self.HIDDEN)
+        self.out = nn.Linear(self.HIDDEN, 1)
+
+    def forward(self, state: Tensor, context: Context, mask: Tensor) -> Tensor:
+        """(B, N, D) -> the logit of stopping, (B,)."""
+        state = self.norm(state)
+        features = torch.where(mask.unsqueeze(-1), torch.sigmoid(self.feature(state)), 0.0)
+        seen = torch.cat(((context.places @ state).flatten(1), features.amax(dim=1)), dim=-1)
+        return self.out(F.gelu(self.hidden(seen))).squeeze(-1)
+
+
 class RecurrentTransformer(nn.Module):
     """One block, one gate, one readout; how often the block runs is an argument, not a weight."""
 
@@ -120,6 +144,8 @@ class RecurrentTransformer(nn.Module):
         read = self.perception.readers * config.width
         self.head_norm = nn.LayerNorm(read)
         self.head = nn.Linear(read, self.perception.classes)
+        # Last, so that all else starts from the same weights with and without it.
+        self.halting = HaltingHead(config.width, self.perception.readers) if config.halting_head else None
 
     @property
     def context(self) -> tuple[str, ...]:

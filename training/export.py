@@ -28,7 +28,6 @@ from model.bundle import (
 )
 from model.errors import BundleError
 from model.manifest import Axis, HaltingDefault, Manifest, StepLimits, TensorSpec
-from model.scores import SCORES
 from model.served import ServedModel
 from training import run
 from training.calibrate import CalibrationPlan, calibrate, choose_default
@@ -121,7 +120,7 @@ def _describe(model: ServedModel, task: Task, name: str, version: str) -> dict[s
         "state": [specs[name] for name in model.state],
         "memory": [specs[name] for name in model.memory],
         "logits": TensorSpec(name="logits", dtype="float32", shape=("B", len(task.classes))),
-        "scores": SCORES,
+        "scores": model.scores,
         "axes": {"N": Axis(max=MAX_LENGTH)},
         "takes_depth": model.network.config.depth_embedding > 0,
         "mask": "mask",

@@ -37,6 +37,7 @@ TINY = [
     "curriculum.end=3",
     "noise_ramp=2",
     "network.dropout=0.1",
+    "head_updates=4",
     "device=cpu",
 ]
 
@@ -82,6 +83,7 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 def test_a_few_seconds_teach_two_hops(tmp_path: Path) -> None:
     small = ["network.width=32", "network.layer_scale=0.1", "curriculum.end=2", "noise=0", "ema=0.9"]
     budget = ["updates=120", "batch=32", "warmup=20", "learning_rate=0.005", "device=cpu"]
+    small.append("network.halting_head=false")
     start("graph", "default", tmp_path / "run", None, [*small, *budget], quiet(), True)
     network, saved = run.read_network(tmp_path / "run")
     assert saved.state["curriculum"]["difficulty"] >= 2
@@ -92,14 +94,16 @@ def test_a_few_seconds_teach_two_hops(tmp_path: Path) -> None:
     assert [line["update"] for line in lines] == [50, 100]
 
 
-def test_resumed_training_ends_with_the_weights_of_uninterrupted_training(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop", [9, 20, 22])
+def test_resumed_training_ends_with_the_weights_of_uninterrupted_training(tmp_path: Path, stop: int) -> None:
+    """Stopped in the middle, where the halting head is next, and while the head learns."""
     whole = train(tmp_path / "whole", "updates=20", "checkpoint_every=7")
 
     config = configure(TrainConfig(), [*TINY, "updates=20", "checkpoint_every=7"])
     run.create(tmp_path / "parts", config, "cpu", 1)
     first = Trainer(config, tmp_path / "parts", World(), "cpu")
-    for _ in range(9):
-        first._update()
+    for update in range(stop):
+        first._update() if update < config.updates else first._teach()
     first.save()
     start("graph", "default", None, tmp_path / "parts", [], quiet(), True)
     assert_same(whole, checkpoint.load(tmp_path / "parts").tensors)
@@ -181,6 +185,8 @@ def test_two_processes_train_the_model_that_one_would(tmp_path: Path) -> None:
     assert one.state["curriculum"]["difficulty"] == two.state["curriculum"]["difficulty"] == 3
     for name, tensor in one.part("model").items():
         torch.testing.assert_close(two.part("model")[name], tensor, atol=2e-5, rtol=1e-4)
+    for name, tensor in one.part("ema").items():
+        torch.testing.assert_close(two.part("ema")[name], tensor, atol=2e-5, rtol=1e-3)
 
 
 def test_bfloat16_trains(tmp_path: Path) -> None:
