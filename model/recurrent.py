@@ -103,10 +103,10 @@ class Block(nn.Module):
 
 
 class HaltingHead(nn.Module):
-    """Whether to stop now, from the state after a step: what ACT and PonderNet ask (arXiv 2107.05407).
+    """Whether to stop now, from a step's two states: what ACT and PonderNet ask (arXiv 2107.05407).
 
-    It sees the tokens that the readout reads, and of all others the maximum of a few features of each:
-    a mean would hide the one token at which something still happens.
+    It sees the tokens that the readout reads, and of every token's state and movement a few features,
+    of which the largest over the tokens count: a mean would hide the one token that still moves.
     """
 
     FEATURES, HIDDEN = 16, 32
@@ -114,15 +114,16 @@ class HaltingHead(nn.Module):
     def __init__(self, width: int, readers: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.feature = nn.Linear(width, self.FEATURES)
+        self.feature = nn.Linear(2 * width, self.FEATURES)
         self.hidden = nn.Linear(readers * width + self.FEATURES, self.HIDDEN)
         self.out = nn.Linear(self.HIDDEN, 1)
 
-    def forward(self, state: Tensor, context: Context, mask: Tensor) -> Tensor:
-        """(B, N, D) -> the logit of stopping, (B,)."""
-        state = self.norm(state)
-        features = torch.where(mask.unsqueeze(-1), torch.sigmoid(self.feature(state)), 0.0)
-        seen = torch.cat(((context.places @ state).flatten(1), features.amax(dim=1)), dim=-1)
+    def forward(self, state: Tensor, previous: Tensor, context: Context, mask: Tensor) -> Tensor:
+        """The states after and before a step, (B, N, D) -> the logit of stopping, (B,)."""
+        moved, state = state - previous, self.norm(state)
+        features = torch.sigmoid(self.feature(torch.cat((state, moved), dim=-1)))
+        largest = torch.where(mask.unsqueeze(-1), features, 0.0).amax(dim=1)
+        seen = torch.cat(((context.places @ state).flatten(1), largest), dim=-1)
         return self.out(F.gelu(self.hidden(seen))).squeeze(-1)
 
 

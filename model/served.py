@@ -52,6 +52,6 @@ class ServedModel(nn.Module):
         moved, turned, changed = latent_scores(following, state, delta, mask)
         columns = [confidence, entropy, entropy_diff, kl, moved, turned, changed, stable_for]
         if self.network.halting is not None:
-            columns.append(torch.sigmoid(self.network.halting(following, context, mask)))
+            columns.append(torch.sigmoid(self.network.halting(following, state, context, mask)))
         scores = torch.stack(columns, dim=-1)
         return following, logits, following - state, stable_for, logits, scores

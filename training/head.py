@@ -1,10 +1,9 @@
 """The halting head's lesson: after everything else, alone, on a network that no longer changes.
 
-The loss is PonderNet's (arXiv 2107.05407, section 2.3): stopping after step t has probability
-p_t = h_t prod_(s<t) (1 - h_s), h_t being what the head says; what is paid is the expected loss of the
-answer at which it stops, plus a little of the divergence of p from a geometric distribution, without
-which it would never pay to stop. Only trained difficulties are shown: whether the head knows when to
-stop beyond them is what the evaluation asks.
+It learns to tell after every step whether the answer is right by now and stays right, as the early-exit
+classifier of CALM does (arXiv 2207.07061, section 3.5; there: whether it is the last layer's answer).
+Only trained difficulties are shown; whether it knows when to stop beyond them is what the evaluation
+asks. PonderNet's loss (arXiv 2107.05407) was tried first: docs/halting.md.
 """
 
 from __future__ import annotations
@@ -21,8 +20,6 @@ from training.config import TrainConfig
 from training.parallel import World
 from training.task import Problems
 
-PULL = 0.01  # weight of the divergence; PonderNet's beta
-
 
 class HeadTrainer:
     """Teaches the halting head of a network whose other weights stay as they are."""
@@ -35,26 +32,25 @@ class HeadTrainer:
         self._head = network.halting
         self.optimizer = torch.optim.AdamW(self._head.parameters(), weight_decay=config.weight_decay)
 
-    def update(self, numbers: np.random.Generator, done: int) -> dict[str, float]:
-        """One step of the optimizer after `done` others; what happened, for the metrics."""
+    def update(self, numbers: np.random.Generator, done: int) -> float:
+        """One step of the optimizer after `done` others, on problems of one trained difficulty; the loss."""
         config, task = self._config, self._config.task
-        hardest = config.curriculum.end
-        difficulty = int(numbers.integers(config.curriculum.start, hardest + 1))
+        difficulty = int(numbers.integers(config.curriculum.start, config.curriculum.end + 1))
         whole = config.batch + config.batch % 2
-        drawn = task.problems(numbers, task.splits[0], difficulty, whole)
+        problems = task.problems(numbers, task.splits[0], difficulty, whole)
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * 0.5 * (1 + math.cos(math.pi * done / config.head_updates))
-        # Twice the steps of the hardest: it has to be possible to stop too late.
-        stops, losses = self._think(drawn, self._world.rows(whole), 2 * config.steps(hardest))
-        each, steps = ponder_loss(stops, losses, 1 / (1 + config.steps(hardest)))
+        # Twice the steps of the hardest: most have settled by then, the others have to be told apart.
+        stops, stays = self._think(problems, self._world.rows(whole), 2 * config.steps(config.curriculum.end))
+        each = F.binary_cross_entropy_with_logits(stops, stays, reduction="none").mean(dim=0)
+        share = each.sum() / whole
         self.optimizer.zero_grad()
-        (each.sum() / whole).backward()
+        share.backward()
         for parameter in self._head.parameters():
             if parameter.grad is not None:
                 self._world.total(parameter.grad)
         self.optimizer.step()
-        loss, mean_steps = self._world.total(torch.stack((each.sum(), steps.sum())).detach() / whole).tolist()
-        return {"halting_loss": loss, "halting_steps": mean_steps}
+        return float(self._world.total(share.detach()))
 
     def state(self) -> dict[str, Tensor]:
         """The optimizer's moments, by parameter and name."""
@@ -75,37 +71,23 @@ class HeadTrainer:
                 }
 
     def _think(self, problems: Problems, rows: slice, steps: int) -> tuple[Tensor, Tensor]:
-        """What the head says and what the answer would cost after every step: (T, B) each."""
+        """What the head says after every step, and whether the answer is right from there on: (T, B) each."""
         network = self._network
         inputs = type(problems.inputs)(*(tensor[rows].to(self._device) for tensor in problems.inputs))
         labels = problems.labels[rows].to(self._device)
         with torch.no_grad():
             context, state = network.embed(inputs)
-        stops, losses = [], []
+        stops, right = [], []
         for taken in range(steps):
+            previous = state
             depth = torch.full((len(labels),), taken, dtype=torch.int64, device=self._device)
             with torch.no_grad():
                 state = network.step(state, context, inputs.mask, depth)
-                losses.append(F.cross_entropy(network.readout(state, context), labels, reduction="none"))
-            stops.append(self._head(state, context, inputs.mask))
-        return torch.stack(stops), torch.stack(losses)
+                right.append(network.readout(state, context).argmax(dim=-1) == labels)
+            stops.append(self._head(state, previous, context, inputs.mask))
+        return torch.stack(stops), stays_right(torch.stack(right)).to(stops[0].dtype)
 
 
-def ponder_loss(stops: Tensor, losses: Tensor, prior: float) -> tuple[Tensor, Tensor]:
-    """PonderNet's loss and the expected number of steps, both (B,).
-
-    stops (T, B): logits of stopping after each step. losses (T, B): of the answer then. prior: the
-    geometric distribution's chance of stopping. Whoever has not stopped before stops at the last step.
-    """
-    log_p = _halting(F.logsigmoid(stops), F.logsigmoid(-stops))
-    rate = torch.full_like(stops, prior)
-    log_prior = _halting(rate.log(), (1 - rate).log())
-    p = log_p.exp()
-    along = torch.arange(1, len(stops) + 1, device=stops.device, dtype=stops.dtype).unsqueeze(1)
-    return (p * (losses + PULL * (log_p - log_prior))).sum(dim=0), (p * along).sum(dim=0)
-
-
-def _halting(log_stop: Tensor, log_go: Tensor) -> Tensor:
-    """log p_t of stopping exactly after step t, all the rest falling to the last one: (T, B)."""
-    before = torch.cat((torch.zeros_like(log_go[:1]), log_go[:-1].cumsum(dim=0)))
-    return torch.cat(((log_stop + before)[:-1], before[-1:]))
+def stays_right(right: Tensor) -> Tensor:
+    """Whether an answer is right after a step and all later ones: (T, B) bool -> (T, B) bool."""
+    return right.int().flip(0).cumprod(dim=0).flip(0).bool()
