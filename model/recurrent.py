@@ -103,7 +103,7 @@ class Block(nn.Module):
 
 
 class HaltingHead(nn.Module):
-    """Whether to stop now, from a step's two states: what ACT and PonderNet ask (arXiv 2107.05407).
+    """Whether the answer stays right from here on, told from the states around a step.
 
     It sees the tokens that the readout reads, and of every token's state and movement a few features,
     of which the largest over the tokens count: a mean would hide the one token that still moves.
@@ -119,7 +119,7 @@ class HaltingHead(nn.Module):
         self.out = nn.Linear(self.HIDDEN, 1)
 
     def forward(self, state: Tensor, previous: Tensor, context: Context, mask: Tensor) -> Tensor:
-        """The states after and before a step, (B, N, D) -> the logit of stopping, (B,)."""
+        """The states after and before a step, (B, N, D) -> its logit, (B,)."""
         moved, state = state - previous, self.norm(state)
         features = torch.sigmoid(self.feature(torch.cat((state, moved), dim=-1)))
         largest = torch.where(mask.unsqueeze(-1), features, 0.0).amax(dim=1)

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from model.halting import HaltingRule
 from model.manifest import Calibration, CalibrationPoint, HaltingDefault
-from model.recurrent import RecurrentTransformer
 from training.bounds import lower_bound
 from training.forms import Form
 from training.measure import Trace, trace
@@ -86,35 +85,29 @@ def outcomes(rules: Sequence[HaltingRule], traced: Trace) -> Outcomes:
 
 
 def measure(
-    model: RecurrentTransformer | Form,
-    task: Task,
-    plan: CalibrationPlan,
-    rules: Sequence[HaltingRule],
-    seed: int,
+    form: Form, task: Task, plan: CalibrationPlan, rules: Sequence[HaltingRule], seed: int
 ) -> dict[int, Outcomes]:
     """What the rules do on fresh problems of every calibrated bucket of the task's first split."""
     rng = np.random.default_rng(seed)
     measured = {}
     for bucket in task.calibrated:
         problems = task.problems(rng, task.splits[0], bucket, plan.problems)
-        measured[bucket] = outcomes(rules, trace(model, problems, plan.max_steps))
+        measured[bucket] = outcomes(rules, trace(form, problems, plan.max_steps))
     return measured
 
 
-def calibrate(
-    model: RecurrentTransformer | Form, scores: Sequence[str], task: Task, plan: CalibrationPlan
-) -> Calibration:
-    """Measure every rule that these scores allow on fresh problems, and bound what each keeps."""
-    rules = rules_for(scores)
-    measured = measure(model, task, plan, rules, SEED)
+def calibrate(form: Form, task: Task, plan: CalibrationPlan) -> Calibration:
+    """Measure every rule that the model's scores allow on fresh problems, and bound what each keeps."""
+    rules = rules_for(form.scores)
+    measured = measure(form, task, plan, rules, SEED)
     buckets = ", ".join(map(str, measured))
     return Calibration(
         problems=plan.problems * len(measured),
         max_steps=plan.max_steps,
         confidence=CONFIDENCE,
         description=(
-            f"{plan.problems} {task.splits[0]} problems for each of {buckets} {task.unit}; guaranteed: for the "
-            "hardest of these, by Learn-then-Test with a fixed sequence per criterion"
+            f"{plan.problems} {task.splits[0]} problems for each of {buckets} {task.unit}; guaranteed: for "
+            "the hardest of these, by Learn-then-Test with a fixed sequence per criterion"
         ),
         points=calibration_points(rules, measured),
     )

@@ -34,6 +34,7 @@ from training.calibrate import CalibrationPlan, calibrate, choose_default
 from training.checkpoint import unwritable
 from training.config import as_dict
 from training.formats import write_onnx, write_torchscript
+from training.forms import onnx_form
 from training.parity import check_parity
 from training.task import Task
 
@@ -73,7 +74,7 @@ def export(folder: Path, out: Path, plan: CalibrationPlan, replace: bool, say: S
         say("comparing both with torch")
         parity = check_parity(model, manifest, task, draft)
         say("calibrating the halting thresholds")
-        calibration = calibrate(network, task, plan)
+        calibration = calibrate(onnx_form(manifest, draft), task, plan)
         facts: dict[str, Any] = {
             **description,
             "halting": choose_default(calibration),

@@ -45,7 +45,9 @@ def torch_form(network: RecurrentTransformer, device: str = "cpu") -> Form:
     """The network itself; on another device a copy of it."""
     model = ServedModel(network if device == "cpu" else copy.deepcopy(network).to(device)).eval()
     tokens = 1024 if device == "cpu" else 2**17
-    return Form(_unpacked(model.embed), _unpacked(model.step), model.scores, len(model.context), device, tokens)
+    return Form(
+        _unpacked(model.embed), _unpacked(model.step), model.scores, len(model.context), device, tokens
+    )
 
 
 def torchscript_form(manifest: Manifest, folder: Path) -> Form:

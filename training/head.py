@@ -24,9 +24,7 @@ from training.task import Problems
 class HeadTrainer:
     """Teaches the halting head of a network whose other weights stay as they are."""
 
-    def __init__(
-        self, config: TrainConfig, network: RecurrentTransformer, world: World, device: str
-    ) -> None:
+    def __init__(self, config: TrainConfig, network: RecurrentTransformer, world: World, device: str) -> None:
         assert network.halting is not None, "there is a head to teach"
         self._config, self._network, self._world, self._device = config, network, world, device
         self._head = network.halting

@@ -32,6 +32,10 @@ class Trace:
     def problems(self) -> int:
         return len(self.right)
 
+    def until(self, steps: int) -> Trace:
+        """The first steps of it."""
+        return Trace(self.right[:, :steps], self.scores[:, :steps], self.names)
+
     def accuracy(self, steps: int) -> float:
         """Share of right answers after this many steps."""
         return float(self.right[:, steps - 1].mean())

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from model.halting import HaltingRule
 from model.manifest import Calibration
@@ -28,6 +27,8 @@ from training.calibrate import (
     rules_for,
 )
 from training.evaluate import Subject
+from training.report import NONE, percent
+from training.report import table as markdown_table
 
 SEED = 901_007  # of the pool; neither calibration nor evaluation draws from it
 RESAMPLES = 100
@@ -113,26 +114,33 @@ def resampled(
 
 
 def write(report: Mapping[str, Any], out: Path) -> Path:
-    """promise.json. Raises RunError where the folder cannot be written."""
+    """promise.json and promise.md. Raises RunError where the folder cannot be written."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         path = out / "promise.json"
         path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        path.with_suffix(".md").write_text(table(report) + "\n", encoding="utf-8")
     except OSError as error:
         raise checkpoint.unwritable(out, error) from error
     return path
 
 
-def table(report: Mapping[str, Any]) -> Table:
-    """The report for a terminal."""
-    shown = Table("promised", "offered", "broken", "hardest, mean", "worst", "mean steps", box=None)
-    for each in report["targets"]:
-        figures = (each["accuracy"], each["worst"])
-        accuracy, worst = ("-" if value is None else f"{value:.2%}" for value in figures)
-        steps = "-" if each["mean_steps"] is None else f"{each['mean_steps']:.1f}"
-        broken = f"{each['broken']}" + ("" if each["holds"] else "  too often")
-        shown.add_row(f"{each['target']:g}", f"{each['offered']}", broken, accuracy, worst, steps)
-    return shown
+def table(report: Mapping[str, Any]) -> str:
+    """The report as a Markdown table."""
+    header = ["Promised", "offered", "broken", "kept often enough", "hardest, mean", "hardest, worst"]
+    rows = [
+        [
+            f"{each['target']:g}",
+            f"{each['offered']} of {each['resamples']}",
+            f"{each['broken']}",
+            "yes" if each["holds"] else "no",
+            percent(each["accuracy"]),
+            percent(each["worst"]),
+            NONE if each["mean_steps"] is None else f"{each['mean_steps']:.1f}",
+        ]
+        for each in report["targets"]
+    ]
+    return markdown_table([*header, "mean steps"], rows)
 
 
 def _kept(target: float, offers: Sequence[tuple[float, float]]) -> Kept:

@@ -20,6 +20,7 @@ from training import checkpoint, run
 from training.checkpoint import Checkpoint, RunError
 from training.config import PAPER, ConfigError, TrainConfig, configure, from_json, to_json
 from training.curriculum import Curriculum
+from training.head import stays_right
 from training.measure import accuracy_at
 from training.parallel import World
 from training.start import start
@@ -107,6 +108,30 @@ def test_resumed_training_ends_with_the_weights_of_uninterrupted_training(tmp_pa
     first.save()
     start("graph", "default", None, tmp_path / "parts", [], quiet(), True)
     assert_same(whole, checkpoint.load(tmp_path / "parts").tensors)
+
+
+def test_the_halting_head_learns_last_and_alone(tmp_path: Path) -> None:
+    before = train(tmp_path / "short", "updates=6", "head_updates=1", "learning_rate=1e-9")
+    after = train(tmp_path / "long", "updates=6", "head_updates=30", "learning_rate=1e-9")
+    changed = {name for name in before if name.startswith(("ema.", "model.")) and "halting" in name}
+    for name in before:
+        if name.startswith(("ema.", "model.")) and name not in changed:
+            assert torch.equal(before[name], after[name]), name
+    config = configure(TrainConfig(), [*TINY, "head_updates=40"])
+    trainer = Trainer(config, tmp_path / "none", World(), "cpu")
+    losses = [trainer._teach()["halting_loss"] for _ in range(40)]
+    assert np.mean(losses[-10:]) < np.mean(losses[:10])
+
+
+def test_a_halting_head_needs_updates_of_its_own() -> None:
+    with pytest.raises(ConfigError, match="head_updates is 0, but must be at least 1"):
+        configure(TrainConfig(), ["head_updates=0"])
+    assert configure(TrainConfig(), ["head_updates=0", "network.halting_head=false"]).all_updates == 1600
+
+
+def test_staying_right_is_being_right_from_here_on() -> None:
+    right = torch.tensor([[True, False], [False, False], [True, False], [True, True]])
+    assert stays_right(right).T.tolist() == [[False, False, True, True], [False, False, False, True]]
 
 
 def test_ctrl_c_saves_says_one_line_and_resumes_to_the_same_weights(tmp_path: Path) -> None:
