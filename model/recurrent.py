@@ -103,6 +103,31 @@ class Block(nn.Module):
         return x + (update if self.scale is None else self.scale[1] * update)
 
 
+class HaltingHead(nn.Module):
+    """Whether the answer stays right from here on, told from the states around a step.
+
+    It sees the tokens that the readout reads, and of every token's state and movement a few features,
+    of which the largest over the tokens count: a mean would hide the one token that still moves.
+    """
+
+    FEATURES, HIDDEN = 16, 32
+
+    def __init__(self, width: int, readers: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.feature = nn.Linear(2 * width, self.FEATURES)
+        self.hidden = nn.Linear(readers * width + self.FEATURES, self.HIDDEN)
+        self.out = nn.Linear(self.HIDDEN, 1)
+
+    def forward(self, state: Tensor, previous: Tensor, context: Context, mask: Tensor) -> Tensor:
+        """The states after and before a step, (B, N, D) -> its logit, (B,)."""
+        moved, state = state - previous, self.norm(state)
+        features = torch.sigmoid(self.feature(torch.cat((state, moved), dim=-1)))
+        largest = torch.where(mask.unsqueeze(-1), features, 0.0).amax(dim=1)
+        seen = torch.cat(((context.places @ state).flatten(1), largest), dim=-1)
+        return self.out(F.gelu(self.hidden(seen))).squeeze(-1)
+
+
 class RecurrentTransformer(nn.Module):
     """One block, one gate, one readout; how often the block runs is an argument, not a weight."""
 
@@ -123,6 +148,8 @@ class RecurrentTransformer(nn.Module):
         self.head = nn.Linear(read, self.perception.classes)
         self.later = nn.ModuleList(Block(config, self.perception.views) for _ in range(config.layers - 1))
         self.time = AdaptiveTime(config.width) if config.adaptive_time else None
+        # Last, so that all else starts from the same weights with and without it.
+        self.halting = HaltingHead(config.width, self.perception.readers) if config.halting_head else None
 
     @property
     def context(self) -> tuple[str, ...]:
