@@ -15,7 +15,7 @@ class RecurrentConfig:
     Raises ValueError on a combination that cannot be built.
     """
 
-    width: int = 64  # D
+    width: int = 64  # W, of a strand; D where there is one (model/perception.py)
     heads: int = 4  # H; divides width
     feed_forward: int = 128  # hidden width of the feed-forward layer
     classes: int = 2  # C

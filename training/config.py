@@ -165,16 +165,22 @@ LOGIC = TrainConfig(
 TEXT = TrainConfig(
     task=TextTask(),
     network=RecurrentConfig(
-        width=96,
+        width=48,  # of each of the three hands
         heads=2,  # one for children, one for parents
-        feed_forward=384,
+        feed_forward=192,
         layer_scale=0.1,
         gate_bias=-1.0,
         keep_given=True,
         halting_head=True,
         perception="family",
     ),
-    curriculum=CurriculumConfig(burn_in=60, burn_in_every=10, late_share=0.5),
+    curriculum=CurriculumConfig(
+        burn_in=250,
+        burn_in_every=10,
+        burn_in_growth=0.05,
+        burn_in_draw="logarithmic",
+        late_share=0.5,
+    ),
     updates=2000,
     noise=0.2,
     clip=1.0,
