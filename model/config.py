@@ -15,7 +15,7 @@ class RecurrentConfig:
     Raises ValueError on a combination that cannot be built.
     """
 
-    width: int = 64  # D
+    width: int = 64  # W, of a strand; D where there is one (model/perception.py)
     heads: int = 4  # H; divides width
     feed_forward: int = 128  # hidden width of the feed-forward layer
     classes: int = 2  # C
@@ -30,6 +30,7 @@ class RecurrentConfig:
     rotary: bool = False  # rotary positions on queries and keys
     adjacency_mask: bool = True  # a node attends to its predecessors and itself only
     target_role: bool = False  # mark the target in the input; the readout finds it either way
+    halting_head: bool = False  # a head on the state that says when to stop; it learns last, alone
     # What the network sees of a problem (model/perception.py).
     perception: Literal["graph", "family", "brackets", "characters", "words"] = "graph"
     # Baselines.

@@ -19,6 +19,7 @@ MAY_IMPORT = {
 }
 TORCH_USERS = {
     "model/adaptive_time.py",
+    "model/layers.py",
     "model/recurrent.py",
     "model/perception.py",
     "model/scores.py",

@@ -1,4 +1,4 @@
-"""The commands `train`, `evaluate`, `export` and `reproduce`."""
+"""The commands `train`, `evaluate`, `export`, `promise` and `reproduce`."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def evaluate(
         evaluation = measure(subject, EvaluationPlan(problems - problems % 2, steps), console.print)
         write(evaluation, where)
         draw(evaluation, where)
-        console.print(f"wrote {where}: evaluation.json, grid.csv, halting.csv and the pictures")
+        console.print(f"wrote {where}: report.md, evaluation.json, two tables as CSV, the pictures")
 
 
 @app.command()
@@ -157,6 +157,38 @@ def reproduce(
             shortcuts(out, SHORTCUT_PROBLEMS, console.print)
         else:
             carry_out(experiments(full)[experiment.value], out, seeds, jobs, console.print)
+
+
+@app.command()
+def promise(
+    bundle: Annotated[Path, typer.Argument(help="A bundle's folder, or a run's.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(envvar="FATHOM_OUT", help="Where to write; reports/NAME if not given."),
+    ] = None,
+    problems: Annotated[
+        int,
+        typer.Option(envvar="FATHOM_PROBLEMS", min=2, help="Problems per difficulty that it calibrates on."),
+    ] = 1200,
+    pool: Annotated[
+        int, typer.Option(envvar="FATHOM_POOL", min=4, help="Problems per difficulty in all; even.")
+    ] = 4800,
+    steps: Annotated[int, typer.Option(envvar="FATHOM_STEPS", min=2, help="The budget in steps.")] = 256,
+    quiet: Annotated[bool, typer.Option(envvar="FATHOM_QUIET", help="Say nothing but errors.")] = False,
+) -> None:
+    """Check over 100 calibrations that target_accuracy keeps what it promises, on other problems."""
+    from training.evaluate import read_subject
+    from training.promise import PromisePlan, table, write
+    from training.promise import promise as check
+
+    console = Console(quiet=quiet, highlight=False)
+    with _one_line(), _one_thread():
+        subject = read_subject(bundle)
+        where = out or Path("reports") / subject.name
+        report = check(subject, PromisePlan(problems, pool - pool % 2, steps), console.print)
+        path = write(report, where)
+        console.print(table(report), soft_wrap=True)
+        console.print(f"wrote {path}")
 
 
 @contextlib.contextmanager

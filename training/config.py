@@ -67,9 +67,10 @@ class TrainConfig:
     """One training run. Everything is counted in updates: the clock decides nothing."""
 
     task: AnyTask = field(default_factory=GraphTask)
-    network: RecurrentConfig = field(default_factory=RecurrentConfig)
+    network: RecurrentConfig = field(default_factory=lambda: RecurrentConfig(halting_head=True))
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     updates: int = 1600
+    head_updates: int = 300  # of the halting head, after the others, where the network has one
     batch: int = 64  # rows per update, shared by all processes
     # A batch runs first_steps + steps_per_unit * difficulty + U{0..extra_steps} steps with gradient.
     first_steps: int = 0
@@ -95,7 +96,9 @@ class TrainConfig:
         for name in ("updates", "batch", "threads", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1")
-        counts = ("first_steps", "steps_per_unit", "extra_steps", "noise_ramp", "warmup")
+        if self.network.halting_head and self.head_updates < 1:
+            raise ValueError("head_updates is 0, but must be at least 1 for a network with a halting head")
+        counts = ("head_updates", "first_steps", "steps_per_unit", "extra_steps", "noise_ramp", "warmup")
         weights = ("noise", "intermediate", "ponder", "weight_decay")
         for name in (*counts, *weights, "seed", "data_seed"):
             if getattr(self, name) < 0:
@@ -122,6 +125,11 @@ class TrainConfig:
                 "task.ask=every-node needs network.target_role=false: only one node is the target"
             )
 
+    @property
+    def all_updates(self) -> int:
+        """Those of the network, then those of its halting head."""
+        return self.updates + (self.head_updates if self.network.halting_head else 0)
+
     def steps(self, difficulty: int) -> int:
         """How many steps a problem of this difficulty is given at least."""
         return self.first_steps + self.steps_per_unit * difficulty
@@ -137,6 +145,7 @@ LOGIC = TrainConfig(
         gate_bias=-1.0,
         attention="nearest",
         perception="brackets",
+        halting_head=True,
     ),
     curriculum=CurriculumConfig(
         start=0,
@@ -156,15 +165,22 @@ LOGIC = TrainConfig(
 TEXT = TrainConfig(
     task=TextTask(),
     network=RecurrentConfig(
-        width=96,
+        width=48,  # of each of the three hands
         heads=2,  # one for children, one for parents
-        feed_forward=384,
+        feed_forward=192,
         layer_scale=0.1,
         gate_bias=-1.0,
         keep_given=True,
+        halting_head=True,
         perception="family",
     ),
-    curriculum=CurriculumConfig(burn_in=60, burn_in_every=10, late_share=0.5),
+    curriculum=CurriculumConfig(
+        burn_in=250,
+        burn_in_every=10,
+        burn_in_growth=0.05,
+        burn_in_draw="logarithmic",
+        late_share=0.5,
+    ),
     updates=2000,
     noise=0.2,
     clip=1.0,

@@ -28,13 +28,13 @@ from model.bundle import (
 )
 from model.errors import BundleError
 from model.manifest import Axis, HaltingDefault, Manifest, StepLimits, TensorSpec
-from model.scores import SCORES
 from model.served import ServedModel
 from training import run
 from training.calibrate import CalibrationPlan, calibrate, choose_default
 from training.checkpoint import unwritable
 from training.config import as_dict
 from training.formats import write_onnx, write_torchscript
+from training.forms import onnx_form
 from training.parity import check_parity
 from training.task import Task
 
@@ -78,7 +78,7 @@ def export(folder: Path, out: Path, plan: CalibrationPlan, replace: bool, say: S
         say("comparing both with torch")
         parity = check_parity(model, manifest, task, draft)
         say("calibrating the halting thresholds")
-        calibration = calibrate(network, task, plan)
+        calibration = calibrate(onnx_form(manifest, draft), task, plan)
         facts: dict[str, Any] = {
             **description,
             "halting": choose_default(calibration),
@@ -125,7 +125,7 @@ def _describe(model: ServedModel, task: Task, name: str, version: str) -> dict[s
         "state": [specs[name] for name in model.state],
         "memory": [specs[name] for name in model.memory],
         "logits": TensorSpec(name="logits", dtype="float32", shape=("B", len(task.classes))),
-        "scores": SCORES,
+        "scores": model.scores,
         "axes": {"N": Axis(max=MAX_LENGTH)},
         "takes_depth": model.network.config.depth_embedding > 0,
         "mask": "mask",
