@@ -16,12 +16,6 @@ from model.errors import FathomError
 app = typer.Typer(help="Train, evaluate and export depth-recurrent models.", no_args_is_help=True)
 
 
-class TaskName(StrEnum):
-    GRAPH = "graph"
-    LOGIC = "logic"
-    TEXT = "text"
-
-
 class Preset(StrEnum):
     DEFAULT = "default"
     PAPER = "paper"
@@ -29,7 +23,7 @@ class Preset(StrEnum):
 
 @app.command()
 def train(
-    task: Annotated[TaskName, typer.Argument(help="What to learn.")],
+    task: Annotated[str, typer.Argument(metavar="TASK", help="What to learn: graph, logic or text.")],
     preset: Annotated[
         Preset,
         typer.Option(envvar="FATHOM_PRESET", help="default: this project's recipe; paper: the paper's."),
@@ -56,7 +50,7 @@ def train(
 
     chosen = [*(set_ or []), *([f"seed={seed}", f"data_seed={seed}"] if seed is not None else [])]
     with _one_line():
-        start(task.value, preset.value, out, resume, chosen, Console(), quiet)
+        start(task, preset.value, out, resume, chosen, Console(), quiet)
 
 
 @app.command()
@@ -75,6 +69,7 @@ def evaluate(
     quiet: Annotated[bool, typer.Option(envvar="FATHOM_QUIET", help="Say nothing but errors.")] = False,
 ) -> None:
     """Measure accuracy over difficulty and steps, and every halting criterion; draw the frontier."""
+    from training.drafts import drafted
     from training.evaluate import EvaluationPlan, read_subject, write
     from training.evaluate import evaluate as measure
     from training.figures import draw
@@ -83,9 +78,10 @@ def evaluate(
     with _one_line(), _one_thread():
         subject = read_subject(model)
         where = out or Path("reports") / subject.name
-        evaluation = measure(subject, EvaluationPlan(problems - problems % 2, steps), console.print)
-        write(evaluation, where)
-        draw(evaluation, where)
+        with drafted(where) as draft:
+            evaluation = measure(subject, EvaluationPlan(problems - problems % 2, steps), console.print)
+            write(evaluation, draft)
+            draw(evaluation, draft)
         console.print(f"wrote {where}: evaluation.json, grid.csv, halting.csv and the pictures")
 
 
