@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-PERCEPTIONS = ("graph", "family", "characters")
+PERCEPTIONS = ("graph", "family", "brackets", "characters")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class RecurrentConfig:
     adjacency_mask: bool = True  # a node attends to its predecessors and itself only
     target_role: bool = False  # mark the target in the input; the readout finds it either way
     # What the network sees of a problem (model/perception.py).
-    perception: Literal["graph", "family", "characters"] = "graph"
+    perception: Literal["graph", "family", "brackets", "characters"] = "graph"
 
     def __post_init__(self) -> None:
         for name in ("width", "heads", "feed_forward", "classes"):
@@ -44,9 +44,11 @@ class RecurrentConfig:
             raise ValueError(f"attention is {self.attention!r}, but must be softmax or nearest")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-        in_a_row = self.perception == "characters"
+        in_a_row = self.perception in ("brackets", "characters")
         if (self.attention == "nearest" or self.rotary) and not in_a_row:
-            raise ValueError("attention=nearest and rotary need tokens in a row: perception=characters")
+            raise ValueError("attention=nearest and rotary need tokens in a row: brackets or characters")
+        if self.perception == "brackets" and self.attention != "nearest":
+            raise ValueError("perception=brackets needs attention=nearest, which tells the order")
         if self.rotary and self.width // self.heads % 2:
             raise ValueError(f"rotary turns pairs: width {self.width} / heads {self.heads} must be even")
         if not 0 <= self.dropout < 1:

@@ -16,6 +16,7 @@ from model.codecs.logic import CHARACTERS
 from model.codecs.text import GENERATIONS
 from model.config import RecurrentConfig
 
+HANDS = (3, 4, 5)  # places of each hand of the clock of generations; together they tell 60 apart
 NO_ATTENTION = -1e9  # added to a masked attention logit; finite, so that fp16 export stays free of NaN
 
 
@@ -43,7 +44,18 @@ class SequenceInputs(NamedTuple):
     mask: Tensor  # (B, N) bool: True on real tokens, False on padding
 
 
-Inputs = GraphInputs | FamilyInputs | SequenceInputs
+class BracketInputs(NamedTuple):
+    """What the logic codec makes of a problem, batched and padded at the end."""
+
+    tokens: Tensor  # (B, N) int64: the kind of each character
+    group: (
+        Tensor  # (B, N) int64: where the bracket opens whose group a character is in; its own for a bracket
+    )
+    outer: Tensor  # (B, N) int64: for a bracket the group that it stands in, -1 for none; else as `group`
+    mask: Tensor  # (B, N) bool: True on real characters, False on padding
+
+
+Inputs = GraphInputs | FamilyInputs | SequenceInputs | BracketInputs
 
 
 class Context(NamedTuple):
@@ -71,7 +83,7 @@ class GraphPerception:
         self.classes = config.classes
 
     def see(self, inputs: Inputs, dtype: torch.dtype) -> tuple[Tensor, Context]:
-        """Inputs -> the embedding index of every token (B, N), and the context.
+        """Inputs -> the embedding index of every token (B, N, 1), and the context.
 
         Only the source is marked (and the target, where the configuration says so).
         """
@@ -80,11 +92,16 @@ class GraphPerception:
         source, target = roles % 2, roles // 2
         seen = adjacency if self._config.adjacency_mask else mask.unsqueeze(1)
         places = torch.stack((source, target), dim=1).to(dtype)
-        return roles if self._config.target_role else source, Context(_attention((seen,), dtype), places)
+        kinds = roles if self._config.target_role else source
+        return kinds.unsqueeze(-1), Context(_attention((seen,), dtype), places)
 
-    def answer(self, logits: Tensor, context: Context) -> Tensor:  # noqa: ARG002  the other one needs it
+    def spread(self, said: Tensor) -> Tensor:
+        """What the head says is already a logit per class."""
+        return said
+
+    def answer(self, said: Tensor, context: Context) -> Tensor:  # noqa: ARG002  the other one needs it
         """What the head says is the answer: (B, C) -> (B, C)."""
-        return logits
+        return said
 
 
 class FamilyPerception:
@@ -95,14 +112,17 @@ class FamilyPerception:
     steps on short chains teach "one up" and "one down" all around it: positions drawn at random, as
     in "Randomized Positional Encodings Boost Length Generalization of Transformers" (arXiv
     2305.16843). The readout names the generation of whoever is asked about.
+
+    A generation is shown by three hands that go round in 3, 4 and 5 places: a residue number system.
+    The state has to keep 12 places apart instead of 60, which it still does after hundreds of steps.
     """
 
     inputs: ClassVar[type[FamilyInputs]] = FamilyInputs
     context: ClassVar[tuple[str, ...]] = ("attention", "places", "wanted")
-    kinds = GENERATIONS + 1
+    kinds = sum(HANDS) + 1
     views = 2
     readers = 1
-    classes = GENERATIONS + 1  # of the head: every generation, and 0 for "no relative"
+    classes = sum(HANDS) + 1  # of the head: the places of the hands, and first "no relative"
 
     def __init__(self, config: RecurrentConfig) -> None:
         if config.heads % self.views or config.classes != 2:
@@ -111,18 +131,24 @@ class FamilyPerception:
             )
 
     def see(self, inputs: Inputs, dtype: torch.dtype) -> tuple[Tensor, Context]:
-        """Inputs -> the embedding index of every token (B, N), and the context."""
+        """Inputs -> the embedding indices of every token (B, N, 3), and the context."""
         assert isinstance(inputs, FamilyInputs)
         placed, asked, parents, _ = inputs
         attention = _attention((parents.transpose(1, 2), parents), dtype)
-        generations = torch.arange(self.classes, device=asked.device)
+        generations = torch.arange(GENERATIONS + 1, device=asked.device)
         wanted = (asked.amax(dim=1).unsqueeze(1) == generations).to(dtype)
-        return placed, Context(attention, (asked > 0).unsqueeze(1).to(dtype), wanted)
+        return hands(placed), Context(attention, (asked > 0).unsqueeze(1).to(dtype), wanted)
 
-    def answer(self, logits: Tensor, context: Context) -> Tensor:
-        """Logits over generations -> those of false and true: log p(another one), log p(the one asked)."""
+    def spread(self, said: Tensor) -> Tensor:
+        """What the head says of each hand -> a logit per generation, "no relative" first: (..., 61)."""
+        places = hands(torch.arange(GENERATIONS + 1, device=said.device))
+        shown = torch.zeros(GENERATIONS + 1, self.classes, device=said.device, dtype=said.dtype)
+        return said @ shown.scatter(1, places, 1.0).transpose(0, 1)
+
+    def answer(self, said: Tensor, context: Context) -> Tensor:
+        """What the head says -> logits of false and true: log p(another one), log p(the one asked)."""
         assert context.wanted is not None
-        log_p = torch.log_softmax(logits, dim=-1)
+        log_p = torch.log_softmax(self.spread(said), dim=-1)
         true = (log_p * context.wanted).sum(dim=-1)
         false = torch.logsumexp(log_p + NO_ATTENTION * context.wanted, dim=-1)
         return torch.stack((false, true), dim=-1)
@@ -148,7 +174,7 @@ class SequencePerception:
             raise ValueError("attention=nearest needs an even number of heads, half for either side")
 
     def see(self, inputs: Inputs, dtype: torch.dtype) -> tuple[Tensor, Context]:
-        """Inputs -> the embedding index of every token (B, N), and the context."""
+        """Inputs -> the embedding index of every token (B, N, 1), and the context."""
         assert isinstance(inputs, SequenceInputs)
         tokens, mask = inputs
         place = torch.arange(tokens.shape[1], device=tokens.device)
@@ -160,21 +186,79 @@ class SequencePerception:
         else:
             attention = _attention((seen,), dtype)
         first = (place == 0).to(dtype).expand(tokens.shape[0], 1, -1)
-        return tokens, Context(attention, first)
+        return tokens.unsqueeze(-1), Context(attention, first)
 
-    def answer(self, logits: Tensor, context: Context) -> Tensor:  # noqa: ARG002  the other one needs it
+    def spread(self, said: Tensor) -> Tensor:
+        """What the head says is already a logit per class."""
+        return said
+
+    def answer(self, said: Tensor, context: Context) -> Tensor:  # noqa: ARG002  the other one needs it
         """What the head says is the answer: (B, C) -> (B, C)."""
-        return logits
+        return said
 
 
-Perception = GraphPerception | FamilyPerception | SequencePerception
+class BracketPerception:
+    """Characters that hear the group they stand in: what is in the same brackets, and the brackets.
+
+    A pair of brackets is in the group around it, too, where it stands for what is inside. An opening
+    one looks to the left for its neighbours and to the right for what it holds, a closing one the
+    other way round. Half of the heads look to the left, half to the right.
+    """
+
+    inputs: ClassVar[type[BracketInputs]] = BracketInputs
+    context: ClassVar[tuple[str, ...]] = ("attention", "places")
+    kinds = len(CHARACTERS)
+    views = 2
+    readers = 1
+
+    def __init__(self, config: RecurrentConfig) -> None:
+        self.classes = config.classes
+        if config.heads % self.views:
+            raise ValueError("perception=brackets needs an even number of heads, half for either side")
+
+    def see(self, inputs: Inputs, dtype: torch.dtype) -> tuple[Tensor, Context]:
+        """Inputs -> the embedding index of every token (B, N, 1), and the context."""
+        assert isinstance(inputs, BracketInputs)
+        tokens, group, outer, mask = inputs
+        opening, closing = CHARACTERS.index("("), CHARACTERS.index(")")
+        place = torch.arange(tokens.shape[1], device=tokens.device)
+        ahead = place.unsqueeze(0) - place.unsqueeze(1)  # [i, j]: how far j stands to the right of i
+        sides = []
+        for far, facing_out in ((ahead < 0, opening), (ahead > 0, closing)):
+            looks_in = torch.where(tokens == facing_out, outer, group).unsqueeze(-1)
+            stands_in = (looks_in == group.unsqueeze(1)) | (looks_in == outer.unsqueeze(1))
+            sides.append(torch.where(far & stands_in & mask.unsqueeze(1), 0.0, NO_ATTENTION).to(dtype))
+        first = (place == 0).to(dtype).expand(tokens.shape[0], 1, -1)
+        return tokens.unsqueeze(-1), Context(torch.stack(sides, dim=1), first)
+
+    def spread(self, said: Tensor) -> Tensor:
+        """What the head says is already a logit per class."""
+        return said
+
+    def answer(self, said: Tensor, context: Context) -> Tensor:  # noqa: ARG002  the other one needs it
+        """What the head says is the answer: (B, C) -> (B, C)."""
+        return said
+
+
+Perception = GraphPerception | FamilyPerception | SequencePerception | BracketPerception
 
 
 def perception_of(config: RecurrentConfig) -> Perception:
     """The perception a configuration names. Raises ValueError where they do not go together."""
+    if config.perception == "graph":
+        return GraphPerception(config)
     if config.perception == "family":
         return FamilyPerception(config)
-    return GraphPerception(config) if config.perception == "graph" else SequencePerception(config)
+    return BracketPerception(config) if config.perception == "brackets" else SequencePerception(config)
+
+
+def hands(generation: Tensor) -> Tensor:
+    """Where the hands stand, each in its own range of embedding indices; all at 0 for "not known"."""
+    places, start = [], 1
+    for size in HANDS:
+        places.append(start + generation % size)
+        start += size
+    return torch.where((generation > 0).unsqueeze(-1), torch.stack(places, dim=-1), 0)
 
 
 def _attention(seen: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:

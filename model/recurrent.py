@@ -135,19 +135,19 @@ class RecurrentTransformer(nn.Module):
         if self.config.reinjection:
             context = context._replace(injection=state)
         if self.config.keep_given:
-            context = context._replace(given=state, known=(kinds > 0).unsqueeze(-1))
+            context = context._replace(given=state, known=kinds.amax(dim=-1, keepdim=True) > 0)
         return context, state
 
     def blank(self, inputs: Inputs) -> Tensor:
         """The state of the same tokens before anything is known of them, (B, N, D)."""
-        return self._enter(torch.zeros_like(inputs.mask, dtype=torch.int64), inputs.mask)
+        return self._enter(torch.zeros_like(inputs.mask, dtype=torch.int64).unsqueeze(-1), inputs.mask)
 
     def marked(self, inputs: Inputs) -> Tensor:
         """Which tokens something is known of from the start, (B, N, 1) bool."""
-        return (self.perception.see(inputs, self.roles.weight.dtype)[0] > 0).unsqueeze(-1)
+        return self.perception.see(inputs, self.roles.weight.dtype)[0].amax(dim=-1, keepdim=True) > 0
 
     def _enter(self, kinds: Tensor, mask: Tensor) -> Tensor:
-        state = self.dropout(self.input_norm(self.roles(kinds)))
+        state = self.dropout(self.input_norm(self.roles(kinds).sum(dim=-2)))
         return state * mask.unsqueeze(-1).to(state.dtype)
 
     def step(self, state: Tensor, context: Context, mask: Tensor, depth: Tensor) -> Tensor:
@@ -177,12 +177,12 @@ class RecurrentTransformer(nn.Module):
         return self.perception.answer(self.head(self.head_norm(read.flatten(1))), context)
 
     def readout_everywhere(self, state: Tensor, context: Context) -> Tensor:
-        """State -> what the head would say were each token the one asked about: (B, N, its classes)."""
+        """State -> what the head would say were each token the one asked about: (B, N, classes)."""
         others = [
             (context.places[:, place : place + 1] @ state).expand_as(state)
             for place in range(self.perception.readers - 1)
         ]
-        return self.head(self.head_norm(torch.cat((*others, state), dim=-1)))
+        return self.perception.spread(self.head(self.head_norm(torch.cat((*others, state), dim=-1))))
 
     def forward(self, inputs: Inputs, steps: int) -> Tensor:
         """The plain loop, the oracle for every other path: logits (B, C) after `steps` steps."""

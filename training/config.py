@@ -23,7 +23,7 @@ TASK_NAME = "task.name"  # in files, not in --set: the command line names the ta
 
 AnyTask = GraphTask | LogicTask | TextTask
 TASKS: dict[str, type[AnyTask]] = {task.name: task for task in (GraphTask, LogicTask, TextTask)}
-PERCEPTIONS = {"graph": ("graph",), "logic": ("characters",), "text": ("family",)}  # of each task
+PERCEPTIONS = {"graph": ("graph",), "logic": ("brackets", "characters"), "text": ("family",)}  # of each task
 
 
 class ConfigError(FathomError):
@@ -40,6 +40,10 @@ class CurriculumConfig:
     burn_in: int = 40  # most steps without gradient before those with; 0: none
     burn_in_below: float = 0.15  # burn-in grows by one step while the running loss is under this
     burn_in_every: int = 25  # updates between two growths
+    burn_in_growth: float = 0.0  # share by which it grows at a time, if that is more than a step
+    # How many of the steps there may be are drawn: evenly, or evenly in their logarithm, so that a few
+    # batches burn in for very long.
+    burn_in_draw: Literal["even", "logarithmic"] = "even"
     late_share: float = 0.0  # of batches that learn what is given only after burn-in (training/unroll.py)
 
     def __post_init__(self) -> None:
@@ -47,6 +51,8 @@ class CurriculumConfig:
             raise ValueError("curriculum.start must be at least 0 and at most curriculum.end")
         if self.burn_in < 0 or self.burn_in_every < 1:
             raise ValueError("curriculum.burn_in must be at least 0, burn_in_every at least 1")
+        if self.burn_in_growth < 0:
+            raise ValueError(f"curriculum.burn_in_growth is {self.burn_in_growth}, but must not be negative")
         if not 0 <= self.late_share <= 1:
             raise ValueError(f"curriculum.late_share is {self.late_share}, but must be in [0, 1]")
 
@@ -95,6 +101,8 @@ class TrainConfig:
             raise ValueError(f"network.perception must be {' or '.join(fitting)} for {self.task.name}")
         if self.steps(self.curriculum.start) < 1:
             raise ValueError("first_steps and steps_per_unit leave no step for the first difficulty")
+        if isinstance(self.task, LogicTask) and self.task.interface != self.network.perception:
+            raise ValueError("network.perception must be what task.interface is")
         every_node = isinstance(self.task, GraphTask) and self.task.ask == "every-node"
         if every_node and self.network.target_role:
             raise ValueError(
@@ -134,19 +142,26 @@ PAPER = TrainConfig(
 LOGIC = TrainConfig(
     task=LogicTask(),
     network=RecurrentConfig(
-        width=96,
+        width=64,
         heads=8,  # half of them look to the left, half to the right
         feed_forward=192,
         layer_scale=0.1,
         gate_bias=-1.0,
         attention="nearest",
-        perception="characters",
+        perception="brackets",
     ),
-    curriculum=CurriculumConfig(start=0, end=8),
+    curriculum=CurriculumConfig(
+        start=0,
+        end=6,
+        burn_in=250,
+        burn_in_every=10,
+        burn_in_growth=0.05,
+        burn_in_draw="logarithmic",
+    ),
+    updates=2400,
     first_steps=3,
-    steps_per_unit=2,
-    extra_steps=3,
-    noise=0.1,
+    steps_per_unit=2,  # an operator hears its operands, then a bracket its operators
+    noise=0.2,
     clip=1.0,
 )
 

@@ -8,7 +8,10 @@ independence", arXiv 2211.09961).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+import numpy as np
 
 from training.config import CurriculumConfig
 
@@ -39,4 +42,11 @@ class Curriculum:
                 self.difficulty += 1
                 self.loss = AFTER_ADVANCE
         elif update % config.burn_in_every == 0 and self.loss < config.burn_in_below:
-            self.burn_in = min(config.burn_in, max(FIRST_BURN_IN, self.burn_in + 1))
+            grown = self.burn_in + max(1, int(config.burn_in_growth * self.burn_in))
+            self.burn_in = min(config.burn_in, max(FIRST_BURN_IN, grown))
+
+    def draw_burn_in(self, rng: np.random.Generator) -> int:
+        """For how many steps a batch burns in: 0 to burn_in."""
+        if self.config.burn_in_draw == "even":
+            return int(rng.integers(0, self.burn_in + 1))
+        return min(self.burn_in, int(math.exp(rng.random() * math.log(self.burn_in + 2))) - 1)

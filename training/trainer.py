@@ -137,7 +137,7 @@ class Trainer:
         config, curriculum = self.config, self.curriculum
         batch = config.task.sample(self.numbers, config.batch, curriculum.difficulty)
         plan = Plan(
-            burn_in=int(self.numbers.integers(0, curriculum.burn_in + 1)),
+            burn_in=curriculum.draw_burn_in(self.numbers),
             steps=config.steps(batch.difficulty) + int(self.numbers.integers(0, config.extra_steps + 1)),
             noise=config.noise * min(1.0, self.updates / max(1, config.noise_ramp)),
             rows=self.world.rows(config.batch),

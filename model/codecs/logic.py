@@ -10,11 +10,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model.codecs import CodecLimits, Tensors
 from model.errors import RequestError
 
 CHARACTERS = "TF!&|()"  # a token's kind is its place here
+Ints = NDArray[np.int64]
+OPENING, CLOSING = CHARACTERS.index("("), CHARACTERS.index(")")
 KNOWN = "write T, F, !, &, | and brackets"
 
 
@@ -47,17 +50,34 @@ class LogicCodec:
         if fault := fault_of(text):
             raise RequestError(fault, field)
         tokens = tokens_of(text)
-        return {"tokens": tokens, "mask": np.ones(len(tokens), np.bool_)}
+        group, outer = groups_of(tokens)
+        return {"tokens": tokens, "group": group, "outer": outer, "mask": np.ones(len(tokens), np.bool_)}
 
     def readout_tokens(self, tensors: Tensors) -> list[int]:  # noqa: ARG002  it is always the first
         """The readout reads the bracket around the whole."""
         return [0]
 
 
-def tokens_of(text: str) -> np.ndarray[Any, np.dtype[np.int64]]:
+def tokens_of(text: str) -> Ints:
     """The kinds of an expression's characters, blanks left out, in one more pair of brackets: (N,)."""
     bare = "".join(text.split())
     return np.array([CHARACTERS.index(character) for character in f"({bare})"], np.int64)
+
+
+def groups_of(tokens: Ints) -> tuple[Ints, Ints]:
+    """Where the bracket opens around each character: its own for a bracket; and for a bracket the next one
+    out, -1 for none. Both (N,).
+    """
+    group, outer = np.zeros_like(tokens), np.zeros_like(tokens)
+    opened = [-1]
+    for place, kind in enumerate(tokens):
+        if kind == OPENING:
+            opened.append(place)
+        group[place] = opened[-1]
+        outer[place] = opened[-2] if kind in (OPENING, CLOSING) else opened[-1]
+        if kind == CLOSING:
+            opened.pop()
+    return group, outer
 
 
 def fault_of(text: str) -> str | None:

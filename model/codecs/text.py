@@ -22,8 +22,8 @@ from model.errors import RequestError
 
 REACH = 16  # generations up and down that have a name
 # Generations are counted around a clock, on which "one up" is everywhere the same turn: 1..GENERATIONS,
-# and 0 for "not known". Who is asked about is told apart from anyone up to 19 generations away.
-GENERATIONS = 36
+# and 0 for "not known". Who is asked about is told apart from anyone up to 43 generations away.
+GENERATIONS = 60
 START = 1  # where the one stands whom the query compares with
 
 SENTENCE = re.compile(r"(.+?) is (?:the|an?) ((?:great[ -])*\S+) of (.+)", re.IGNORECASE)

@@ -9,7 +9,7 @@ import torch
 from model.codecs import CodecLimits
 from model.codecs.text import GENERATIONS, START, TextCodec
 from model.config import RecurrentConfig
-from model.perception import FamilyInputs
+from model.perception import FamilyInputs, hands
 from model.recurrent import RecurrentTransformer
 from model.served import ServedModel
 
@@ -58,11 +58,17 @@ def test_the_answer_is_the_probability_of_the_generation_asked_about() -> None:
     assert everyone.shape == (1, 6, GENERATIONS + 1)
 
 
+def test_the_hands_of_the_clock_tell_all_generations_apart() -> None:
+    shown = [tuple(places) for places in hands(torch.arange(GENERATIONS + 1)).tolist()]
+    assert len(set(shown)) == GENERATIONS + 1
+    assert shown[0] == (0, 0, 0)
+
+
 @torch.inference_mode()
 def test_a_sure_answer_is_finite() -> None:
     model, problem = network(), inputs()
     torch.nn.init.zeros_(model.head.weight)
-    model.head.bias[START + 2] = 500.0
+    model.head.bias[hands(torch.tensor(START + 2))] = 500.0
     context, state = model.embed(problem)
     logits = model.readout(state, context)
     assert torch.isfinite(logits).all()
@@ -109,5 +115,5 @@ def test_a_family_needs_a_head_for_each_direction_and_two_classes() -> None:
         config = RecurrentConfig(**{"width": 16, "heads": 2, "perception": "family", **wrong})
         with pytest.raises(ValueError, match="an even number of heads and two classes"):
             RecurrentTransformer(config)
-    with pytest.raises(ValueError, match="must be one of graph, family, characters"):
+    with pytest.raises(ValueError, match="must be one of graph, family"):
         RecurrentConfig(perception="smell")

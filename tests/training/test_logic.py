@@ -12,7 +12,7 @@ from rich.console import Console
 
 from model.codecs import CodecLimits
 from model.codecs.logic import CHARACTERS, LogicCodec, fault_of
-from model.perception import SequenceInputs
+from model.perception import BracketInputs
 from training import checkpoint, run
 from training.config import LOGIC, ConfigError, configure, from_json, to_json
 from training.parallel import World
@@ -87,7 +87,7 @@ def drawn(rng: np.random.Generator, count: int = 40) -> list[str]:
     return expressions + [shape(rng) for shape in SHAPES.values() for _ in range(count)]
 
 
-def texts(inputs: SequenceInputs) -> list[str]:
+def texts(inputs: BracketInputs) -> list[str]:
     """The expressions of a batch, without the brackets around the whole."""
     rows = zip(inputs.tokens.tolist(), inputs.mask.sum(dim=1).tolist(), strict=True)
     return ["".join(CHARACTERS[token] for token in row[:size])[1:-1] for row, size in rows]
@@ -124,13 +124,19 @@ def test_the_value_of_every_part_is_what_python_says(rng: np.random.Generator) -
     for expression in drawn(rng, 12):
         text = f"({expression})"
         parts = parts_of(expression)
-        assert len(parts.value) == len(parts.nesting) == len(text)
+        assert len(parts.value) == len(parts.levels) == len(text)
         for place, character in enumerate(text):
             start = opening(text, place) if character == ")" else place
             stands_for = part(text, start)
             assert parts.value[place] == by_python(stands_for), (text, place)
-            assert parts.nesting[place] == depth_of(stands_for), (text, place)
+            pairs = stands_for.count("!") // 2 if "!!" in stands_for else 0
+            assert depth_of(stands_for) <= parts.levels[place] <= depth_of(stands_for) + pairs, (text, place)
         assert value_of(expression) == by_python(expression)
+
+
+def test_two_more_nots_are_one_more_level() -> None:
+    assert parts_of("!!!!!T").levels == [2, 2, 2, 1, 1, 0, 0, 2]
+    assert parts_of("!!(T&!!T)").levels[:3] == [3, 3, 2]
 
 
 def opening(text: str, place: int) -> int:
@@ -140,7 +146,7 @@ def opening(text: str, place: int) -> int:
 def test_deep_nesting_needs_no_deep_recursion() -> None:
     deep = "!(" * 3000 + "T" + ")" * 3000
     assert value_of(deep)
-    assert parts_of(deep).nesting[0] == 3000
+    assert parts_of(deep).levels[0] == 3000
 
 
 def test_a_guess_looks_at_the_outermost_operator_only() -> None:
@@ -153,7 +159,7 @@ def test_a_guess_looks_at_the_outermost_operator_only() -> None:
 @pytest.mark.parametrize("bucket", [0, 1, 8, 14, 20])
 def test_evaluation_problems_are_balanced_labelled_and_not_too_long(split: str, bucket: int) -> None:
     problems = TASK.problems(np.random.default_rng(5), split, bucket, 20)
-    assert isinstance(problems.inputs, SequenceInputs)
+    assert isinstance(problems.inputs, BracketInputs)
     expressions = texts(problems.inputs)
     assert problems.labels.sum() == 10
     assert problems.labels.tolist() == [int(by_python(expression)) for expression in expressions]
@@ -171,7 +177,7 @@ def test_problems_are_held_to_the_papers_length_as_far_as_its_depth() -> None:
 def test_deeper_problems_are_not_only_combs(rng: np.random.Generator) -> None:
     """At 128 characters a problem of depth 20 would be a path of single atoms."""
     problems = TASK.problems(rng, "paper", 20, 40)
-    assert isinstance(problems.inputs, SequenceInputs)
+    assert isinstance(problems.inputs, BracketInputs)
     lengths = list(map(len, texts(problems.inputs)))
     assert max(lengths) > 200
     assert np.median(lengths) > 150
@@ -184,13 +190,14 @@ def test_the_codec_makes_of_a_text_what_the_generator_makes(rng: np.random.Gener
     for row, expression in enumerate(expressions):
         coded = LogicCodec(CodecLimits()).encode({"expression": " ".join(expression)}, "input")
         size = len(coded["tokens"])
-        assert inputs.tokens[row, :size].tolist() == coded["tokens"].tolist()
+        for name in ("tokens", "group", "outer"):
+            assert getattr(inputs, name)[row, :size].tolist() == coded[name].tolist(), name
         assert inputs.mask[row].tolist() == [True] * size + [False] * (inputs.mask.shape[1] - size)
 
 
 def test_unusual_shapes_are_labelled_and_both_answers_occur(rng: np.random.Generator) -> None:
     for kind, problems in TASK.unusual(rng, 60).items():
-        assert isinstance(problems.inputs, SequenceInputs)
+        assert isinstance(problems.inputs, BracketInputs)
         expressions = texts(problems.inputs)
         assert problems.labels.tolist() == [int(by_python(expression)) for expression in expressions], kind
         assert 0.1 < problems.labels.float().mean() < 0.9, kind
@@ -201,14 +208,14 @@ def test_unusual_shapes_are_labelled_and_both_answers_occur(rng: np.random.Gener
 def test_training_grades_every_part_within_reach_and_no_atom(rng: np.random.Generator) -> None:
     for _ in range(20):
         batch = TASK.sample(rng, 8, 4)
-        assert isinstance(batch.inputs, SequenceInputs)
+        assert isinstance(batch.inputs, BracketInputs)
         assert batch.weights.sum().item() == pytest.approx(1.0, abs=1e-5)
         assert batch.difficulty <= 4
         for row, expression in enumerate(texts(batch.inputs)):
             text, parts = f"({expression})", parts_of(expression)
             weights = batch.weights[row].tolist()
             for place, character in enumerate(text):
-                graded = character not in "TF" and parts.nesting[place] <= batch.difficulty
+                graded = character not in "TF" and parts.levels[place] <= batch.difficulty
                 assert (weights[place] > 0) == graded
                 assert not graded or batch.labels[row, place] == parts.value[place]
             assert not any(weights[len(text) :]), "padding is not graded"
@@ -221,7 +228,7 @@ def test_training_never_draws_deeper_than_the_curriculum_has_come(rng: np.random
         deepest = 0
         for _ in range(20):
             batch = TASK.sample(rng, 8, difficulty)
-            assert isinstance(batch.inputs, SequenceInputs)
+            assert isinstance(batch.inputs, BracketInputs)
             deepest = max(deepest, *map(depth_of, texts(batch.inputs)))
         assert deepest == difficulty
 
@@ -229,7 +236,7 @@ def test_training_never_draws_deeper_than_the_curriculum_has_come(rng: np.random
 def test_asking_for_the_whole_grades_the_first_bracket_alone(rng: np.random.Generator) -> None:
     batch = LogicTask(ask="whole").sample(rng, 6, 3)
     assert batch.weights.nonzero().tolist() == [[row, 0] for row in range(6)]
-    assert isinstance(batch.inputs, SequenceInputs)
+    assert isinstance(batch.inputs, BracketInputs)
     assert batch.labels[:, 0].tolist() == [int(by_python(text)) for text in texts(batch.inputs)]
 
 

@@ -28,16 +28,25 @@ def nested(rng: np.random.Generator, depth: int) -> str:
 
 
 def anyhow(rng: np.random.Generator, depth: int) -> str:
-    """An expression of at most this nesting depth, of any shape the grammar allows."""
+    """An expression of at most this nesting depth, of any shape the grammar allows.
+
+    Each has a taste of its own: some are all chains, some all `!`, some all brackets.
+    """
+    return _anyhow(rng, depth, nots=rng.random() ** 3, lone=rng.random() ** 3, longest=6 if depth else 12)
+
+
+def _anyhow(rng: np.random.Generator, depth: int, nots: float, lone: float, longest: int) -> str:
+    """nots: how often one `!` follows upon another; lone: how often a bracket holds a single operand."""
+    count = 1 if rng.random() < lone else int(rng.integers(2, longest + 1) ** rng.random() + 0.5)
     parts: list[str] = []
-    for place in range(int(rng.choice((1, 2, 2, 2, 3, 3, 4, 6)))):
-        nots = "!" * int(rng.choice((0, 0, 0, 0, 0, 1, 1, 2, 3)))
+    for place in range(count):
+        signs = "!" * min(8, int(rng.geometric(1 - 0.8 * nots)) - 1)
         if depth == 0 or rng.random() < (0.7 if place else 0.1):
-            parts.append(nots + _atom(rng))
+            parts.append(signs + _atom(rng))
         else:
             inner = _shallower(rng, depth) if place else depth - 1
-            parts.append(f"{nots}({anyhow(rng, inner)})")
-    order = rng.permutation(len(parts))
+            parts.append(f"{signs}({_anyhow(rng, inner, nots, lone, longest)})")
+    order = rng.permutation(count)
     return "".join(f"{_operator(rng) if place else ''}{parts[part]}" for place, part in enumerate(order))
 
 
@@ -154,11 +163,12 @@ class Parts:
     """What the characters of an expression stand for, a bracket around the whole included.
 
     A bracket stands for its group, an operator for the whole chain it is in, `!` and an atom for
-    themselves. value is 0 or 1, nesting how many brackets are open at once inside the part.
+    themselves. value is 0 or 1. levels says how much has to be worked out before: how many brackets are
+    open at once inside the part, where two `!` upon another one count as one more.
     """
 
     value: list[int]
-    nesting: list[int]
+    levels: list[int]
 
 
 @dataclass
@@ -169,19 +179,19 @@ class _Group:
     nots: list[int] = field(default_factory=list)  # before the next operand
     ands: list[int] = field(default_factory=list)  # of the term that is being read
     ors: list[int] = field(default_factory=list)
-    term: tuple[bool, int] = (True, 0)  # value and nesting of the operands read so far in this term
+    term: tuple[bool, int] = (True, 0)  # value and levels of the operands read so far in this term
     whole: tuple[bool, int] = (False, 0)  # of the terms read so far
 
-    def operand(self, worth: bool, nesting: int, parts: Parts) -> None:
-        for place in reversed(self.nots):
+    def operand(self, worth: bool, levels: int, parts: Parts) -> None:
+        for more, place in enumerate(reversed(self.nots)):
             worth = not worth
-            parts.value[place], parts.nesting[place] = int(worth), nesting
+            parts.value[place], parts.levels[place] = int(worth), levels + (more + 1) // 2
+        self.term = self.term[0] and worth, max(self.term[1], levels + len(self.nots) // 2)
         self.nots.clear()
-        self.term = self.term[0] and worth, max(self.term[1], nesting)
 
     def end_term(self, parts: Parts) -> None:
         for place in self.ands:
-            parts.value[place], parts.nesting[place] = int(self.term[0]), self.term[1]
+            parts.value[place], parts.levels[place] = int(self.term[0]), self.term[1]
         self.ands.clear()
         self.whole = self.whole[0] or self.term[0], max(self.whole[1], self.term[1])
         self.term = (True, 0)
@@ -209,7 +219,7 @@ def parts_of(expression: str) -> Parts:
             group = groups.pop()
             group.end_term(parts)
             for part in (group.start, place, *group.ors):
-                parts.value[part], parts.nesting[part] = int(group.whole[0]), group.whole[1]
+                parts.value[part], parts.levels[part] = int(group.whole[0]), group.whole[1]
             if groups:
                 groups[-1].operand(group.whole[0], group.whole[1] + 1, parts)
     return parts

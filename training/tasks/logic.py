@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.codecs.logic import CHARACTERS, tokens_of
+from model.codecs.logic import CHARACTERS, groups_of, tokens_of
 from model.manifest import ClassSpec, CodecSpec
-from model.perception import Context, SequenceInputs
+from model.perception import BracketInputs, Context, SequenceInputs
 from model.recurrent import RecurrentTransformer
 from training.task import Batch, Problems
 from training.tasks.expressions import SHAPES, anyhow, depth_of, guess, longest, nested, parts_of, value_of
@@ -51,11 +51,15 @@ class LogicTask:
     frontier_share: float = 0.5  # share of batches at the curriculum's newest difficulty; the rest uniform
     anyhow_share: float = 0.3  # share of batches with expressions of any shape; the rest are the paper's
     ask: Literal["every-part", "whole"] = "every-part"
+    longest: int = 64  # characters of a training expression; evaluation has longer ones
+    interface: Literal["brackets", "characters"] = "brackets"  # as network.perception
 
     def __post_init__(self) -> None:
         for name in ("frontier_share", "anyhow_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be in [0, 1]")
+        if self.longest < 1:
+            raise ValueError(f"longest is {self.longest}, but must be at least 1")
 
     def sample(self, rng: np.random.Generator, rows: int, difficulty: int) -> Batch:
         """One depth per batch, the lengths near each other: a step costs what the longest row costs.
@@ -65,10 +69,10 @@ class LogicTask:
         newest = rng.random() < self.frontier_share
         depth = difficulty if newest else int(rng.integers(0, difficulty + 1))
         generator = anyhow if rng.random() < self.anyhow_share else nested
-        pool = sorted((_drawn(rng, generator, depth) for _ in range(POOL * rows)), key=len)
+        pool = sorted((_drawn(rng, generator, depth, self.longest) for _ in range(POOL * rows)), key=len)
         start = int(rng.integers(0, (POOL - 1) * rows + 1))
         expressions = pool[start : start + rows]
-        inputs = inputs_of(expressions)
+        inputs = self._inputs(expressions)
         reach = depth if self.ask == "whole" or rng.random() < 0.5 else int(rng.integers(0, depth + 1))
         labels = torch.zeros_like(inputs.tokens)
         graded = torch.zeros_like(inputs.mask)
@@ -78,7 +82,7 @@ class LogicTask:
             if self.ask == "whole":
                 graded[row, 0] = True
             else:
-                graded[row, : len(parts.value)] = torch.tensor(parts.nesting) <= reach
+                graded[row, : len(parts.value)] = torch.tensor(parts.levels) <= reach
         graded &= (inputs.tokens != ATOMS[0]) & (inputs.tokens != ATOMS[1])
         return Batch(inputs, labels, graded.float() / graded.sum(), reach)
 
@@ -94,34 +98,45 @@ class LogicTask:
         wanted = rng.permutation(np.arange(count) % 2).tolist()
         found: dict[int, list[str]] = {0: [], 1: []}
         while min(map(len, found.values())) < count // 2:
-            expression = _drawn(rng, generator, bucket)
+            expression = _drawn(rng, generator, bucket, longest(bucket))
             found[value_of(expression)].append(expression)
         expressions = [found[truth].pop() for truth in wanted]
-        return Problems(inputs_of(expressions), torch.tensor(wanted), bucket)
+        return Problems(self._inputs(expressions), torch.tensor(wanted), bucket)
 
     def unusual(self, rng: np.random.Generator, count: int) -> Mapping[str, Problems]:
         """Expressions that neither generator draws, or draws rarely."""
         drawn = {name: [draw(rng) for _ in range(count)] for name, draw in SHAPES.items()}
         return {
             name: Problems(
-                inputs_of(expressions),
+                self._inputs(expressions),
                 torch.tensor([int(value_of(expression)) for expression in expressions]),
                 max(map(depth_of, expressions)),
             )
             for name, expressions in drawn.items()
         }
 
-    def random_inputs(self, rng: np.random.Generator, rows: int, length: int) -> SequenceInputs:
+    def random_inputs(
+        self, rng: np.random.Generator, rows: int, length: int
+    ) -> BracketInputs | SequenceInputs:
         """Any characters at all, rows of `length` tokens, most of them padded at the end."""
-        tokens = torch.from_numpy(rng.integers(0, len(CHARACTERS), (rows, length)))
         sizes = rng.integers(1, length + 1, rows)
         sizes[0] = length  # one row fills the length
         mask = torch.from_numpy(np.arange(length) < sizes[:, None])
-        return SequenceInputs(tokens * mask, mask)
+        tokens, group, outer = (
+            torch.from_numpy(rng.integers(0, high, (rows, length))) * mask
+            for high in (len(CHARACTERS), length, length)
+        )
+        if self.interface == "characters":
+            return SequenceInputs(tokens, mask)
+        return BracketInputs(tokens, group, outer, mask)
+
+    def _inputs(self, expressions: list[str]) -> BracketInputs | SequenceInputs:
+        inputs = inputs_of(expressions)
+        return inputs if self.interface == "brackets" else SequenceInputs(inputs.tokens, inputs.mask)
 
     def heuristics(self, problems: Problems) -> Mapping[str, float]:
         """What a glance gives away: how many T there are, and what the outermost operator is."""
-        assert isinstance(problems.inputs, SequenceInputs)
+        assert isinstance(problems.inputs, BracketInputs | SequenceInputs)
         tokens, mask = problems.inputs.tokens.numpy(), problems.inputs.mask.numpy()
         truth = problems.labels.numpy() == 1
         atoms = [((tokens == kind) & mask).sum(axis=1) for kind in ATOMS]
@@ -136,17 +151,23 @@ class LogicTask:
         return {"share of T": max(right), "outermost operator": float((said == truth).mean())}
 
 
-def inputs_of(expressions: list[str]) -> SequenceInputs:
+def inputs_of(expressions: list[str]) -> BracketInputs:
     """What the codec would make of these expressions, padded to the longest."""
-    rows = [torch.from_numpy(tokens_of(expression)) for expression in expressions]
-    longest = max(map(len, rows))
-    tokens = torch.stack([torch.nn.functional.pad(row, (0, longest - len(row))) for row in rows])
-    mask = torch.stack([torch.arange(longest) < len(row) for row in rows])
-    return SequenceInputs(tokens, mask)
+    rows = [tokens_of(expression) for expression in expressions]
+    shape = len(rows), max(map(len, rows))
+    tokens, group, outer = np.zeros((3, *shape), np.int64)
+    mask = np.zeros(shape, np.bool_)
+    for place, row in enumerate(rows):
+        tokens[place, : len(row)] = row
+        group[place, : len(row)], outer[place, : len(row)] = groups_of(row)
+        mask[place, : len(row)] = True
+    return BracketInputs(*(torch.from_numpy(part) for part in (tokens, group, outer, mask)))
 
 
-def _drawn(rng: np.random.Generator, generator: Callable[[np.random.Generator, int], str], depth: int) -> str:
-    """An expression that is not too long for its depth."""
-    while len(expression := generator(rng, depth)) > longest(depth):
+def _drawn(
+    rng: np.random.Generator, generator: Callable[[np.random.Generator, int], str], depth: int, limit: int
+) -> str:
+    """An expression of at most so many characters."""
+    while len(expression := generator(rng, depth)) > limit:
         pass
     return expression
