@@ -1,4 +1,4 @@
-"""The pictures of an evaluation: for every task, few steps or many, and no word that traces do not bear out."""
+"""The pictures of an evaluation: every task, few steps or many, and no claim that traces do not bear out."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def subject(name: str) -> Subject:
 
 
 def traced(right_from: int, limit: int, problems: int = 8, moving: bool = True) -> Trace:
-    """Half right at once, half from a step on; the readout is still meanwhile, and the latents move till then."""
+    """Half right at once, half from a step on; only the latents move, and until then."""
     right = np.ones((problems, limit), np.bool_)
     right[::2, : right_from - 1] = False
     scores = np.full((problems, limit, len(SCORES)), 1e-7, np.float32)
