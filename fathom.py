@@ -16,6 +16,8 @@ COMMANDS = {  # name: (module whose `app` has it, one line of help)
     "train": ("training.cli", "Train a depth-recurrent network on a task."),
     "evaluate": ("training.cli", "Measure a trained network over difficulty and steps."),
     "export": ("training.cli", "Export a trained network as a bundle."),
+    "reproduce": ("training.cli", "Repeat the paper's experiments: tables and figures."),
+    "promise": ("training.cli", "Check that a bundle's target_accuracy keeps what it promises."),
     "loadtest": ("loadtest.cli", "Measure a server's latency against depth."),
 }
 EXTRAS = {  # module that may be missing: the extra that brings it

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-PERCEPTIONS = ("graph", "family", "brackets", "characters")
+PERCEPTIONS = ("graph", "family", "brackets", "characters", "words")
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class RecurrentConfig:
     Raises ValueError on a combination that cannot be built.
     """
 
-    width: int = 64  # D
+    width: int = 64  # W, of a strand; D where there is one (model/perception.py)
     heads: int = 4  # H; divides width
     feed_forward: int = 128  # hidden width of the feed-forward layer
     classes: int = 2  # C
@@ -30,8 +30,12 @@ class RecurrentConfig:
     rotary: bool = False  # rotary positions on queries and keys
     adjacency_mask: bool = True  # a node attends to its predecessors and itself only
     target_role: bool = False  # mark the target in the input; the readout finds it either way
+    halting_head: bool = False  # a head on the state that says when to stop; it learns last, alone
     # What the network sees of a problem (model/perception.py).
-    perception: Literal["graph", "family", "brackets", "characters"] = "graph"
+    perception: Literal["graph", "family", "brackets", "characters", "words"] = "graph"
+    # Baselines.
+    layers: int = 0  # blocks of their own, step t runs block t, later steps none; 0: one shared block
+    adaptive_time: bool = False  # tokens learn when to halt (model/adaptive_time.py)
 
     def __post_init__(self) -> None:
         for name in ("width", "heads", "feed_forward", "classes"):
@@ -44,14 +48,17 @@ class RecurrentConfig:
             raise ValueError(f"attention is {self.attention!r}, but must be softmax or nearest")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-        in_a_row = self.perception in ("brackets", "characters")
+        in_a_row = self.perception in ("brackets", "characters", "words")
         if (self.attention == "nearest" or self.rotary) and not in_a_row:
-            raise ValueError("attention=nearest and rotary need tokens in a row: brackets or characters")
+            raise ValueError("attention=nearest and rotary need tokens in a row: brackets, characters or words")
         if self.perception == "brackets" and self.attention != "nearest":
             raise ValueError("perception=brackets needs attention=nearest, which tells the order")
         if self.rotary and self.width // self.heads % 2:
             raise ValueError(f"rotary turns pairs: width {self.width} / heads {self.heads} must be even")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}, but must be in [0, 1)")
-        if self.depth_embedding < 0:
-            raise ValueError(f"depth_embedding is {self.depth_embedding}, but must be 0 (none) or more")
+        for name in ("depth_embedding", "layers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be 0 (none) or more")
+        if self.layers and self.adaptive_time:
+            raise ValueError("adaptive_time needs a shared block: layers=0")

@@ -56,7 +56,9 @@ CRITERIA: dict[str, Criterion] = {
         Criterion("cosine", False, 1e-3, 0.0, 2.0, "1 - cosine of the token that turned most"),
         Criterion("acceleration", False, 0.03, 0.0, np.inf, "relative change of movement, largest token"),
         Criterion("argmax_stability", True, 5.0, 1.0, np.inf, "steps for which the answer has not changed"),
-        Criterion("learned", True, 0.5, 0.0, 1.0, "halting probability of a trained head"),
+        Criterion(
+            "learned", True, 0.99, 0.0, 1.0, "a trained head's probability that the answer stays right"
+        ),
     )
 }
 
@@ -118,7 +120,7 @@ def argmax_stability(logits: Array, previous: Array, stable_for: Array) -> Array
 
 
 def learned(halting_logit: Array) -> Array:
-    """sigmoid of a trained head's logit (ACT, arXiv 1603.08983; PonderNet, arXiv 2107.05407)."""
+    """sigmoid of a trained head's logit (the early-exit classifier of CALM, arXiv 2207.07061)."""
     return np.asarray(1.0 / (1.0 + np.exp(-halting_logit)))
 
 

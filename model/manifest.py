@@ -112,7 +112,7 @@ class HaltingDefault(RulePart):
 class CalibrationPoint(RulePart):
     """One measured threshold: what it costs and what it keeps, on the calibration split.
 
-    guaranteed is a lower confidence bound on the accuracy in the hardest difficulty bucket.
+    guaranteed is the largest accuracy that can be promised for the hardest difficulty bucket.
     """
 
     accuracy: float
@@ -126,9 +126,14 @@ class Calibration(Part):
 
     problems: int
     max_steps: int  # the budget the points were measured under
-    confidence: float  # of the guaranteed bounds, jointly over all points
+    confidence: float  # of a promise, jointly over all points that could be chosen for it
     description: str = ""
     points: tuple[CalibrationPoint, ...] = ()
+
+    def cheapest(self, target: float) -> CalibrationPoint | None:
+        """The point with the fewest steps that guarantees this accuracy, if there is one."""
+        sound = [point for point in self.points if point.guaranteed >= target]
+        return min(sound, key=lambda point: point.mean_steps, default=None)
 
 
 class FileEntry(Part):

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from model.codecs.logic import CHARACTERS
 from model.codecs.text import GENERATIONS
+from model.codecs.words import WORDS
 from model.config import RecurrentConfig
 
 HANDS = (3, 4, 5)  # places of each hand of the clock of generations; together they tell 60 apart
@@ -77,6 +78,7 @@ class GraphPerception:
     kinds = 4  # rows of the embedding
     views = 1
     readers = 2  # R
+    strands = 1
 
     def __init__(self, config: RecurrentConfig) -> None:
         self._config = config
@@ -96,12 +98,12 @@ class GraphPerception:
         return kinds.unsqueeze(-1), Context(_attention((seen,), dtype), places)
 
     def spread(self, said: Tensor) -> Tensor:
-        """What the head says is already a logit per class."""
-        return said
+        """What the head says is a logit per class: (..., 1, C) -> (..., C)."""
+        return said.squeeze(-2)
 
-    def answer(self, said: Tensor, context: Context) -> Tensor:  # noqa: ARG002  the other one needs it
-        """What the head says is the answer: (B, C) -> (B, C)."""
-        return said
+    def answer(self, logits: Tensor, context: Context) -> Tensor:  # noqa: ARG002  the other one needs it
+        """They are the answer: (B, C) -> (B, C)."""
+        return logits
 
 
 class FamilyPerception:
@@ -114,7 +116,8 @@ class FamilyPerception:
     2305.16843). The readout names the generation of whoever is asked about.
 
     A generation is shown by three hands that go round in 3, 4 and 5 places: a residue number system.
-    The state has to keep 12 places apart instead of 60, which it still does after hundreds of steps.
+    Each hand is a strand of its own, so that a step has 12 places and two directions to know instead of
+    60, wherever the others stand, and tells them apart even after hundreds of steps.
     """
 
     inputs: ClassVar[type[FamilyInputs]] = FamilyInputs
@@ -122,6 +125,7 @@ class FamilyPerception:
     kinds = sum(HANDS) + 1
     views = 2
     readers = 1
+    strands = len(HANDS)
     classes = sum(HANDS) + 1  # of the head: the places of the hands, and first "no relative"
 
     def __init__(self, config: RecurrentConfig) -> None:
@@ -140,15 +144,15 @@ class FamilyPerception:
         return hands(placed), Context(attention, (asked > 0).unsqueeze(1).to(dtype), wanted)
 
     def spread(self, said: Tensor) -> Tensor:
-        """What the head says of each hand -> a logit per generation, "no relative" first: (..., 61)."""
-        places = hands(torch.arange(GENERATIONS + 1, device=said.device))
-        shown = torch.zeros(GENERATIONS + 1, self.classes, device=said.device, dtype=said.dtype)
-        return said @ shown.scatter(1, places, 1.0).transpose(0, 1)
+        """What the head says of each hand, (..., 3, 13) -> a logit per generation, (..., 61)."""
+        places = hands(torch.arange(GENERATIONS + 1, device=said.device)).unsqueeze(-1)
+        shown = torch.zeros(*places.shape[:2], self.classes, device=said.device, dtype=said.dtype)
+        return said.flatten(-2) @ shown.scatter(2, places, 1.0).flatten(1).transpose(0, 1)
 
-    def answer(self, said: Tensor, context: Context) -> Tensor:
-        """What the head says -> logits of false and true: log p(another one), log p(the one asked)."""
+    def answer(self, logits: Tensor, context: Context) -> Tensor:
+        """Of all generations -> those of false and true: log p(another one), log p(the one asked)."""
         assert context.wanted is not None
-        log_p = torch.log_softmax(self.spread(said), dim=-1)
+        log_p = torch.log_softmax(logits, dim=-1)
         true = (log_p * context.wanted).sum(dim=-1)
         false = torch.logsumexp(log_p + NO_ATTENTION * context.wanted, dim=-1)
         return torch.stack((false, true), dim=-1)
@@ -164,10 +168,11 @@ class SequencePerception:
 
     inputs: ClassVar[type[SequenceInputs]] = SequenceInputs
     context: ClassVar[tuple[str, ...]] = ("attention", "places")
-    kinds = len(CHARACTERS)
     readers = 1
+    strands = 1
 
     def __init__(self, config: RecurrentConfig) -> None:
+        self.kinds = len(WORDS if config.perception == "words" else CHARACTERS)
         self.classes = config.classes
         self.views = 2 if config.attention == "nearest" else 1
         if config.heads % self.views:
@@ -189,12 +194,12 @@ class SequencePerception:
         return tokens.unsqueeze(-1), Context(attention, first)
 
     def spread(self, said: Tensor) -> Tensor:
-        """What the head says is already a logit per class."""
-        return said
+        """What the head says is a logit per class: (..., 1, C) -> (..., C)."""
+        return said.squeeze(-2)
 
-    def answer(self, said: Tensor, context: Context) -> Tensor:  # noqa: ARG002  the other one needs it
-        """What the head says is the answer: (B, C) -> (B, C)."""
-        return said
+    def answer(self, logits: Tensor, context: Context) -> Tensor:  # noqa: ARG002  the other one needs it
+        """They are the answer: (B, C) -> (B, C)."""
+        return logits
 
 
 class BracketPerception:
@@ -210,6 +215,7 @@ class BracketPerception:
     kinds = len(CHARACTERS)
     views = 2
     readers = 1
+    strands = 1
 
     def __init__(self, config: RecurrentConfig) -> None:
         self.classes = config.classes
@@ -232,12 +238,12 @@ class BracketPerception:
         return tokens.unsqueeze(-1), Context(torch.stack(sides, dim=1), first)
 
     def spread(self, said: Tensor) -> Tensor:
-        """What the head says is already a logit per class."""
-        return said
+        """What the head says is a logit per class: (..., 1, C) -> (..., C)."""
+        return said.squeeze(-2)
 
-    def answer(self, said: Tensor, context: Context) -> Tensor:  # noqa: ARG002  the other one needs it
-        """What the head says is the answer: (B, C) -> (B, C)."""
-        return said
+    def answer(self, logits: Tensor, context: Context) -> Tensor:  # noqa: ARG002  the other one needs it
+        """They are the answer: (B, C) -> (B, C)."""
+        return logits
 
 
 Perception = GraphPerception | FamilyPerception | SequencePerception | BracketPerception

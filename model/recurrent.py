@@ -11,104 +11,28 @@ their arguments, so that the same code trains, exports and is the oracle for eve
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.adaptive_time import AdaptiveTime
 from model.config import RecurrentConfig
+from model.layers import Block, HaltingHead
 from model.perception import Context, Inputs, perception_of
-
-ROTARY_BASE = 10_000.0
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention with an additive mask per view; the views share the heads evenly.
-
-    "nearest" is geometric attention ("The Neural Data Router", arXiv 2110.07732, section 3.2): each
-    key is a match with probability sigmoid(q . k), and a query takes the first match that it meets on
-    its way to the left or to the right. How far away that is makes no difference, so what is learned
-    on short sequences holds on long ones; where nothing matches, nothing is taken.
-    """
-
-    def __init__(self, config: RecurrentConfig, views: int) -> None:
-        super().__init__()
-        width, heads = config.width, config.heads
-        self.heads = heads
-        self.views = views
-        self.nearest = config.attention == "nearest"
-        self.rotary = config.rotary
-        self.scale = math.sqrt(width // heads)  # a number, so that tracing keeps it one
-        self.project = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-
-    def forward(self, x: Tensor, attention: Tensor) -> Tensor:
-        rows, tokens, width = x.shape
-        split = self.project(x).reshape(rows, tokens, 3, self.heads, width // self.heads)
-        query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, H, N, D/H)
-        if self.rotary:
-            query, key = rotated(query), rotated(key)
-        logits = query @ key.transpose(-2, -1) / self.scale
-        if self.views > 1:
-            attention = attention.repeat_interleave(self.heads // self.views, dim=1)
-        logits = logits + attention
-        mixed = (nearest_match(logits) if self.nearest else torch.softmax(logits, dim=-1)) @ value
-        return self.out(mixed.transpose(1, 2).reshape(rows, tokens, width))
-
-
-def nearest_match(logits: Tensor) -> Tensor:
-    """The weight of each key as the first match on the way: (B, H, N, N) -> (B, H, N, N).
-
-    The first half of the heads walks to the left, the other to the right. A weight is
-    p_ij * prod (1 - p_ik) over the k between i and j (arXiv 2110.07732, equation 5), in logarithms.
-    """
-    passed = -F.softplus(logits)  # log(1 - p); 0 where a key is masked
-    place = torch.arange(logits.shape[-1], device=logits.device)
-    beyond = (place.unsqueeze(1) > place.unsqueeze(0)).to(logits.dtype)  # [k, j]: k stands right of j
-    left, right = passed.chunk(2, dim=1)
-    between = torch.cat((left @ beyond, right @ beyond.transpose(0, 1)), dim=1)
-    return torch.exp(logits + passed + between)
-
-
-def rotated(x: Tensor) -> Tensor:
-    """Rotary position embedding (arXiv 2104.09864, equation 34): (B, H, N, D/H), each pair turned."""
-    half = x.shape[-1] // 2
-    speed = ROTARY_BASE ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
-    angle = torch.arange(x.shape[-2], device=x.device, dtype=torch.float32).unsqueeze(1) * speed
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-    one, other = x[..., :half], x[..., half:]
-    return torch.cat((one * cos - other * sin, one * sin + other * cos), dim=-1)
-
-
-class Block(nn.Module):
-    """Pre-norm attention and feed-forward, each residual scaled by LayerScale (arXiv 2103.17239)."""
-
-    def __init__(self, config: RecurrentConfig, views: int) -> None:
-        super().__init__()
-        self.attention_norm = nn.LayerNorm(config.width)
-        self.attention = Attention(config, views)
-        self.feed_forward_norm = nn.LayerNorm(config.width)
-        self.expand = nn.Linear(config.width, config.feed_forward)
-        self.contract = nn.Linear(config.feed_forward, config.width)
-        self.dropout = nn.Dropout(config.dropout)
-        start = config.layer_scale
-        self.scale = nn.Parameter(torch.full((2, config.width), start)) if start is not None else None
-
-    def forward(self, x: Tensor, attention: Tensor) -> Tensor:
-        update = self.dropout(self.attention(self.attention_norm(x), attention))
-        x = x + (update if self.scale is None else self.scale[0] * update)
-        update = self.dropout(self.contract(F.gelu(self.expand(self.feed_forward_norm(x)))))
-        return x + (update if self.scale is None else self.scale[1] * update)
 
 
 class RecurrentTransformer(nn.Module):
-    """One block, one gate, one readout; how often the block runs is an argument, not a weight."""
+    """One block, one gate, one readout; how often the block runs is an argument, not a weight.
+
+    Where the perception has several strands, a token's state is as many parts of equal width, side by
+    side, and the block runs on each of them alone: K strands of W channels, D = K W.
+    """
 
     def __init__(self, config: RecurrentConfig) -> None:
         super().__init__()
         self.config = config
         self.perception = perception_of(config)
+        self.strands = self.perception.strands  # K
         self.roles = nn.Embedding(self.perception.kinds, config.width)
         self.input_norm = nn.LayerNorm(config.width)
         self.dropout = nn.Dropout(config.dropout)
@@ -120,6 +44,12 @@ class RecurrentTransformer(nn.Module):
         read = self.perception.readers * config.width
         self.head_norm = nn.LayerNorm(read)
         self.head = nn.Linear(read, self.perception.classes)
+        self.later = nn.ModuleList(Block(config, self.perception.views) for _ in range(config.layers - 1))
+        self.time = AdaptiveTime(self.strands * config.width) if config.adaptive_time else None
+        # Last, so that all else starts from the same weights with and without it.
+        self.halting = (
+            HaltingHead(self.strands * config.width, self.perception.readers) if config.halting_head else None
+        )
 
     @property
     def context(self) -> tuple[str, ...]:
@@ -136,18 +66,20 @@ class RecurrentTransformer(nn.Module):
             context = context._replace(injection=state)
         if self.config.keep_given:
             context = context._replace(given=state, known=kinds.amax(dim=-1, keepdim=True) > 0)
-        return context, state
+        return context, state if self.time is None else self.time.begin(state)
 
     def blank(self, inputs: Inputs) -> Tensor:
         """The state of the same tokens before anything is known of them, (B, N, D)."""
-        return self._enter(torch.zeros_like(inputs.mask, dtype=torch.int64).unsqueeze(-1), inputs.mask)
+        kinds = torch.zeros_like(inputs.mask, dtype=torch.int64).unsqueeze(-1)
+        state = self._enter(kinds.expand(-1, -1, self.strands), inputs.mask)
+        return state if self.time is None else self.time.begin(state)
 
     def marked(self, inputs: Inputs) -> Tensor:
         """Which tokens something is known of from the start, (B, N, 1) bool."""
         return self.perception.see(inputs, self.roles.weight.dtype)[0].amax(dim=-1, keepdim=True) > 0
 
     def _enter(self, kinds: Tensor, mask: Tensor) -> Tensor:
-        state = self.dropout(self.input_norm(self.roles(kinds).sum(dim=-2)))
+        state = self.dropout(self.input_norm(self.roles(kinds))).flatten(2)  # (B, N, K, W) -> (B, N, D)
         return state * mask.unsqueeze(-1).to(state.dtype)
 
     def step(self, state: Tensor, context: Context, mask: Tensor, depth: Tensor) -> Tensor:
@@ -156,33 +88,78 @@ class RecurrentTransformer(nn.Module):
         depth (B,) int64 counts the steps a row has taken before this one. The gate mixes proposal
         and state, z = sigmoid(W[h'; h] + b), and starts close to the identity (b = -2).
         """
-        x = state
-        if context.injection is not None:
-            x = x + context.injection
+        real = mask.unsqueeze(-1)
+        if self.time is not None:
+            proposal = self._proposal(self.time.current(state), context, depth)
+            return self.time.advance(state, proposal) * real.to(state.dtype)
+        proposal = self._proposal(state, context, depth)
+        return proposal * real.to(proposal.dtype)
+
+    def _proposal(self, state: Tensor, context: Context, depth: Tensor) -> Tensor:
+        block = self._block(depth)
+        if block is None:
+            return state
+        before = self._split(state)
+        x = before if context.injection is None else self._split(state + context.injection)
+        attention = context.attention
+        if self.strands > 1:
+            attention = attention.unsqueeze(1).expand(-1, self.strands, -1, -1, -1).flatten(0, 1)
         if self.depths is not None:
-            x = x + self.depths(depth.clamp(max=self.config.depth_embedding - 1)).unsqueeze(1)
-        proposal = self.block(x, context.attention)
+            places = depth.clamp(max=self.config.depth_embedding - 1).repeat_interleave(self.strands)
+            x = x + self.depths(places).unsqueeze(1)
+        proposal = block(x, attention)
         if self.config.proposal_norm:
             proposal = F.layer_norm(proposal, (self.config.width,))
         if self.gate is not None:
-            opening = torch.sigmoid(self.gate(torch.cat((proposal, state), dim=-1)))
-            proposal = opening * proposal + (1 - opening) * state
+            opening = torch.sigmoid(self.gate(torch.cat((proposal, before), dim=-1)))
+            proposal = opening * proposal + (1 - opening) * before
+        proposal = self._joined(proposal)
         if context.given is not None and context.known is not None:
             proposal = torch.where(context.known, context.given, proposal)
-        return proposal * mask.unsqueeze(-1).to(proposal.dtype)
+        return proposal
+
+    def _split(self, state: Tensor) -> Tensor:
+        """Strands as rows of their own: (B, N, K W) -> (B K, N, W)."""
+        if self.strands == 1:
+            return state
+        return state.unflatten(-1, (self.strands, self.config.width)).transpose(1, 2).flatten(0, 1)
+
+    def _joined(self, rows: Tensor) -> Tensor:
+        """Strands side by side: (B K, N, W) -> (B, N, K W)."""
+        if self.strands == 1:
+            return rows
+        return rows.unflatten(0, (-1, self.strands)).transpose(1, 2).flatten(2)
+
+    def _block(self, depth: Tensor) -> Block | None:
+        """The shared block; of a network of fixed depth the one whose turn it is, None after the last."""
+        if self.config.layers == 0:
+            return self.block
+        taken = int(depth[0])
+        assert bool((depth == taken).all()), "the rows of a network of fixed depth move together"
+        blocks = (self.block, *self.later)
+        return blocks[taken] if taken < len(blocks) else None
 
     def readout(self, state: Tensor, context: Context) -> Tensor:
         """State -> logits (B, C), read at the source and the target, or at the person asked about."""
-        read = context.places @ state  # (B, R, D)
-        return self.perception.answer(self.head(self.head_norm(read.flatten(1))), context)
+        read = context.places @ self._readable(state)  # (B, R, D)
+        return self.perception.answer(self._said(read), context)
 
     def readout_everywhere(self, state: Tensor, context: Context) -> Tensor:
         """State -> what the head would say were each token the one asked about: (B, N, classes)."""
+        state = self._readable(state)
         others = [
             (context.places[:, place : place + 1] @ state).expand_as(state)
             for place in range(self.perception.readers - 1)
         ]
-        return self.perception.spread(self.head(self.head_norm(torch.cat((*others, state), dim=-1))))
+        return self._said(torch.stack((*others, state), dim=-2))
+
+    def _said(self, read: Tensor) -> Tensor:
+        """The R tokens that are read, (..., R, D) -> what the head says of each strand, put together."""
+        strands = read.unflatten(-1, (self.strands, self.config.width)).transpose(-2, -3).flatten(-2)
+        return self.perception.spread(self.head(self.head_norm(strands)))  # (..., K, R W) before
+
+    def _readable(self, state: Tensor) -> Tensor:
+        return state if self.time is None else self.time.output(state)
 
     def forward(self, inputs: Inputs, steps: int) -> Tensor:
         """The plain loop, the oracle for every other path: logits (B, C) after `steps` steps."""

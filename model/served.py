@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from model.perception import Context
 from model.recurrent import RecurrentTransformer
-from model.scores import latent_scores, readout_scores
+from model.scores import SCORES, latent_scores, readout_scores
 
 
 class ServedModel(nn.Module):
@@ -31,6 +31,7 @@ class ServedModel(nn.Module):
         self.network = network
         self.inputs = network.perception.inputs._fields
         self.context = (*network.context, "real")
+        self.scores = SCORES if network.halting is None else (*SCORES, "learned")
 
     def embed(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Codec tensors -> context, state before the first step, memory before the first step."""
@@ -42,14 +43,15 @@ class ServedModel(nn.Module):
         return (*kept, problem.mask, state, readout, torch.zeros_like(state), still)
 
     def step(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """One step with everything a halting decision needs; the order of scores is scores.SCORES."""
+        """One step with everything a halting decision needs; the columns of the scores are self.scores."""
         *kept, mask, state, readout, delta, stability, depth = tensors  # the mask is called `real` by now
         context = Context(**dict(zip(self.network.context, kept, strict=True)))
         following = self.network.step(state, context, mask, depth)
         logits = self.network.readout(following, context)
         confidence, entropy, entropy_diff, kl, stable_for = readout_scores(logits, readout, stability)
         moved, turned, changed = latent_scores(following, state, delta, mask)
-        scores = torch.stack(
-            (confidence, entropy, entropy_diff, kl, moved, turned, changed, stable_for), dim=-1
-        )
+        columns = [confidence, entropy, entropy_diff, kl, moved, turned, changed, stable_for]
+        if self.network.halting is not None:
+            columns.append(torch.sigmoid(self.network.halting(following, state, context, mask)))
+        scores = torch.stack(columns, dim=-1)
         return following, logits, following - state, stable_for, logits, scores

@@ -18,6 +18,8 @@ MAY_IMPORT = {
     "loadtest": {"loadtest"},
 }
 TORCH_USERS = {
+    "model/adaptive_time.py",
+    "model/layers.py",
     "model/recurrent.py",
     "model/perception.py",
     "model/scores.py",
@@ -76,5 +78,5 @@ def test_the_help_of_the_command_loads_nothing_heavy() -> None:
         [sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.stderr.strip() == "[]", done.stderr
-    for command in ("serve", "infer", "models", "train", "evaluate", "export", "loadtest"):
+    for command in ("serve", "infer", "models", "train", "evaluate", "export", "reproduce", "loadtest"):
         assert command in done.stdout

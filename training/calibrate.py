@@ -1,36 +1,55 @@
 """What each halting threshold costs and keeps, with a guarantee, and the default chosen from it.
 
-The guarantee is Learn-then-Test's (arXiv 2110.01052): an exact lower bound on the accuracy for
-every point, made simultaneous by Bonferroni over all points. It is stated for the hardest bucket
-rather than on average, which the easy ones would flatter, so the correction covers buckets as well.
+The guarantee is Learn-then-Test's (arXiv 2110.01052): to promise an accuracy p is to reject the
+hypothesis that some bucket's accuracy is below p at that threshold. It is rejected where every
+bucket's own exact test rejects (an intersection-union test, Technometrics 24, 1982: nothing to
+correct for buckets); the thresholds of a criterion are tested from the safest to the loosest until
+one is not rejected (fixed-sequence testing: nothing to correct along it); and only the number of
+criteria divides the risk (Bonferroni).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model.halting import HaltingRule
 from model.manifest import Calibration, CalibrationPoint, HaltingDefault
-from model.recurrent import RecurrentTransformer
+from training.bounds import lower_bound
+from training.forms import Form
 from training.measure import Trace, trace
 from training.task import Task
 
 CONFIDENCE = 0.95
 SEED = 77_003  # of the calibration split; the evaluation draws from another
+LOSS = 0.0025  # accuracy, and guarantee, that the default may give away for fewer steps
+SLACK = 0.05  # steps, as a share, that it may spend on a safer threshold
 
-RULES = (
+RULES = (  # by criterion, from the safest threshold to the loosest: the order in which they are tested
     HaltingRule("none"),
-    *(HaltingRule("confidence", threshold, 2) for threshold in (0.9, 0.99, 0.999, 0.9999)),
-    *(HaltingRule("entropy", threshold, 2) for threshold in (0.3, 0.05, 0.01, 0.001)),
-    *(HaltingRule("entropy_diff", threshold, 2) for threshold in (1e-2, 1e-3, 1e-4, 1e-5)),
-    *(HaltingRule("kl", threshold, 2) for threshold in (1e-3, 1e-4, 1e-5, 1e-6)),
-    *(HaltingRule("latent_diff", threshold) for threshold in (1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02)),
-    *(HaltingRule("cosine", threshold) for threshold in (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)),
-    *(HaltingRule("acceleration", threshold) for threshold in (0.5, 0.3, 0.2, 0.1, 0.05, 0.03)),
-    *(HaltingRule("argmax_stability", threshold) for threshold in (3, 5, 10, 20, 40)),
+    *(HaltingRule("confidence", value, 2) for value in (0.99999, 0.9999, 0.999, 0.99, 0.97, 0.9, 0.8)),
+    *(HaltingRule("entropy", value, 2) for value in (1e-4, 1e-3, 0.01, 0.03, 0.1, 0.3, 0.5)),
+    *(HaltingRule("entropy_diff", value, 2) for value in (1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.03, 0.1)),
+    *(HaltingRule("kl", value, 2) for value in (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1)),
+    *(
+        HaltingRule("latent_diff", value)
+        for value in (0.02, 0.03, 0.05, 0.07, 0.1, 0.14, 0.2, 0.3, 0.4, 0.55, 0.75, 1.0, 1.4)
+    ),
+    *(
+        HaltingRule("cosine", value)
+        for value in (0.001, 0.002, 0.003, 0.006, 0.01, 0.02, 0.03, 0.06, 0.1, 0.2, 0.3, 0.6, 1.0)
+    ),
+    *(
+        HaltingRule("acceleration", value)
+        for value in (0.02, 0.03, 0.05, 0.07, 0.1, 0.14, 0.2, 0.3, 0.4, 0.55, 0.75, 1.0)
+    ),
+    *(HaltingRule("argmax_stability", value) for value in (64, 48, 32, 24, 16, 12, 8, 6, 4, 3)),
+    *(HaltingRule("learned", value) for value in (0.999, 0.997, 0.99, 0.97, 0.9, 0.8, 0.65, 0.5, 0.3, 0.1)),
 )
 
 
@@ -42,86 +61,100 @@ class CalibrationPlan:
     max_steps: int = 256
 
 
-def calibrate(network: RecurrentTransformer, task: Task, plan: CalibrationPlan) -> Calibration:
-    """Measure every rule on fresh problems of every bucket of the task's first split."""
-    rng = np.random.default_rng(SEED)
-    split = task.splits[0]
-    traces = {
-        bucket: trace(network, task.problems(rng, split, bucket, plan.problems), plan.max_steps)
-        for bucket in task.calibrated
-    }
-    bounds = len(RULES) * len(traces)
-    points = tuple(_point(rule, traces, bounds) for rule in RULES)
+@dataclass(frozen=True)
+class Outcomes:
+    """What R rules did on the P problems of one bucket."""
+
+    right: NDArray[np.bool_]  # (R, P)
+    steps: NDArray[np.int64]  # (R, P)
+
+    def of(self, problems: NDArray[np.intp]) -> Outcomes:
+        """Those of some of the problems."""
+        return Outcomes(self.right[:, problems], self.steps[:, problems])
+
+
+def rules_for(scores: Sequence[str]) -> tuple[HaltingRule, ...]:
+    """The rules that a model with these scores can follow."""
+    return tuple(rule for rule in RULES if rule.criterion in ("none", *scores))
+
+
+def outcomes(rules: Sequence[HaltingRule], traced: Trace) -> Outcomes:
+    """What the rules did on problems that were traced."""
+    halted = [traced.halted(rule) for rule in rules]
+    return Outcomes(np.stack([right for right, _ in halted]), np.stack([depths for _, depths in halted]))
+
+
+def measure(
+    form: Form, task: Task, plan: CalibrationPlan, rules: Sequence[HaltingRule], seed: int
+) -> dict[int, Outcomes]:
+    """What the rules do on fresh problems of every calibrated bucket of the task's first split."""
+    rng = np.random.default_rng(seed)
+    measured = {}
+    for bucket in task.calibrated:
+        problems = task.problems(rng, task.splits[0], bucket, plan.problems)
+        measured[bucket] = outcomes(rules, trace(form, problems, plan.max_steps))
+    return measured
+
+
+def calibrate(form: Form, task: Task, plan: CalibrationPlan) -> Calibration:
+    """Measure every rule that the model's scores allow on fresh problems, and bound what each keeps."""
+    rules = rules_for(form.scores)
+    measured = measure(form, task, plan, rules, SEED)
+    buckets = ", ".join(map(str, measured))
     return Calibration(
-        problems=plan.problems * len(traces),
+        problems=plan.problems * len(measured),
         max_steps=plan.max_steps,
         confidence=CONFIDENCE,
         description=(
-            f"{plan.problems} {split} problems for each of {', '.join(map(str, traces))} {task.unit}; "
-            "guaranteed: the smallest Clopper-Pearson lower bound over buckets, jointly over all points"
+            f"{plan.problems} {task.splits[0]} problems for each of {buckets} {task.unit}; guaranteed: for "
+            "the hardest of these, by Learn-then-Test with a fixed sequence per criterion"
         ),
-        points=points,
+        points=calibration_points(rules, measured),
     )
+
+
+def calibration_points(
+    rules: Sequence[HaltingRule], measured: Mapping[int, Outcomes]
+) -> tuple[CalibrationPoint, ...]:
+    """What each rule costs, keeps and guarantees. The rules of a criterion come in their testing order."""
+    risk = (1 - CONFIDENCE) / len({rule.criterion for rule in rules})
+    points = []
+    for _, places in itertools.groupby(range(len(rules)), key=lambda place: rules[place].criterion):
+        guaranteed = 1.0
+        for place in places:
+            right = [bucket.right[place] for bucket in measured.values()]
+            bound = min(lower_bound(int(each.sum()), len(each), risk) for each in right)
+            guaranteed = min(guaranteed, bound)  # of all thresholds up to here
+            points.append(_point(rules[place], place, measured, guaranteed))
+    return tuple(points)
 
 
 def choose_default(calibration: Calibration) -> HaltingDefault:
-    """The criterion that is cheapest at the best guarantee, at the middle of its sound thresholds.
+    """The cheapest criterion that loses next to nothing, at the safest threshold that costs next to nothing.
 
-    The loosest threshold that passed is one that barely passed; the middle keeps a distance from
-    stopping too early on graphs unlike the calibration's, and from never stopping at all.
+    The loosest sound threshold is one that barely passed; for a few per cent of the steps another one
+    keeps a distance from stopping too early on problems unlike the calibration's.
     """
-    best = max(point.guaranteed for point in calibration.points)
-    sound = [point for point in calibration.points if point.guaranteed == best]
+    points = calibration.points
+    accuracy = max(point.accuracy for point in points) - LOSS
+    guaranteed = max(point.guaranteed for point in points) - LOSS
+    sound = [point for point in points if point.accuracy >= accuracy and point.guaranteed >= guaranteed]
+    # No point may have both: the best on average can fall behind in the hardest bucket, which counts more.
+    sound = sound or [point for point in points if point.guaranteed >= guaranteed]
     cheapest = min(sound, key=lambda point: point.mean_steps)
-    same = sorted(
-        (point for point in sound if point.criterion == cheapest.criterion),
+    affordable = cheapest.mean_steps * (1 + SLACK)
+    chosen = max(
+        (p for p in sound if p.criterion == cheapest.criterion and p.mean_steps <= affordable),
         key=lambda point: point.mean_steps,
     )
-    chosen = same[len(same) // 2]
     return HaltingDefault(criterion=chosen.criterion, threshold=chosen.threshold, patience=chosen.patience)
 
 
-def lower_bound(right: int, problems: int, risk: float) -> float:
-    """Clopper-Pearson: the accuracy under which `right` or more would be this unlikely, at most `risk`.
-
-    Exact for binomial counts (Biometrika 26, 1934). Found by bisection on the binomial tail.
-    """
-    if right == 0:
-        return 0.0
-    low, high = 0.0, right / problems
-    while high - low > 1e-7:
-        middle = (low + high) / 2
-        low, high = (middle, high) if _tail(right, problems, middle) <= risk else (low, middle)
-    return low
-
-
-def _tail(right: int, problems: int, accuracy: float) -> float:
-    """P(Binomial(problems, accuracy) >= right)."""
-    if accuracy <= 0:
-        return 0.0
-    counts = range(right, problems + 1)
-    return min(
-        1.0,
-        sum(
-            math.exp(
-                math.lgamma(problems + 1)
-                - math.lgamma(count + 1)
-                - math.lgamma(problems - count + 1)
-                + count * math.log(accuracy)
-                + (problems - count) * math.log1p(-accuracy)
-            )
-            for count in counts
-        ),
-    )
-
-
-def _point(rule: HaltingRule, traces: dict[int, Trace], bounds: int) -> CalibrationPoint:
-    accuracies, steps, guarantees = [], [], []
-    for traced in traces.values():
-        right, depths = traced.halted(rule)
-        accuracies.append(float(right.mean()))
-        steps.append(float(depths.mean()))
-        guarantees.append(lower_bound(int(right.sum()), len(right), (1 - CONFIDENCE) / bounds))
+def _point(
+    rule: HaltingRule, place: int, measured: Mapping[int, Outcomes], guaranteed: float
+) -> CalibrationPoint:
+    accuracies = [float(bucket.right[place].mean()) for bucket in measured.values()]
+    steps = [float(bucket.steps[place].mean()) for bucket in measured.values()]
     return CalibrationPoint(
         criterion=rule.criterion,
         threshold=rule.threshold,
@@ -129,5 +162,5 @@ def _point(rule: HaltingRule, traces: dict[int, Trace], bounds: int) -> Calibrat
         accuracy=round(float(np.mean(accuracies)), 6),
         mean_steps=round(float(np.mean(steps)), 3),
         hardest_accuracy=round(min(accuracies), 6),
-        guaranteed=math.floor(min(guarantees) * 1e4) / 1e4,  # rounding up would promise too much
+        guaranteed=math.floor(guaranteed * 1e4) / 1e4,  # rounding up would promise too much
     )

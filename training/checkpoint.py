@@ -1,7 +1,7 @@
 """Checkpoints: a folder of tensors (safetensors) and facts (JSON) that is either whole or not there.
 
     <run>/checkpoints/000500/
-        tensors.safetensors   model.*, ema.*, optimizer.<name>.<moment>, rng.*
+        tensors.safetensors   model.*, ema.*, optimizer.<name>.<moment>, head.*, rng.*
         state.json            the update, the curriculum, NumPy's generators, seconds trained
 
 Written under another name, flushed to the disk, then renamed: a kill at any moment leaves the last

@@ -1,4 +1,4 @@
-"""The commands `train`, `evaluate` and `export`."""
+"""The commands `train`, `evaluate`, `export`, `promise` and `reproduce`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,16 @@ app = typer.Typer(help="Train, evaluate and export depth-recurrent models.", no_
 class Preset(StrEnum):
     DEFAULT = "default"
     PAPER = "paper"
+    PAPER_SMALL = "paper-small"
+
+
+class ExperimentName(StrEnum):
+    FRONTIER_GRAPH = "frontier-graph"
+    FRONTIER_LOGIC = "frontier-logic"
+    FRONTIER_TEXT = "frontier-text"
+    ABLATIONS = "ablations"
+    BASELINES = "baselines"
+    SHORTCUTS = "shortcuts"
 
 
 @app.command()
@@ -26,7 +36,9 @@ def train(
     task: Annotated[str, typer.Argument(metavar="TASK", help="What to learn: graph, logic or text.")],
     preset: Annotated[
         Preset,
-        typer.Option(envvar="FATHOM_PRESET", help="default: this project's recipe; paper: the paper's."),
+        typer.Option(
+            envvar="FATHOM_PRESET", help="default: ours; paper: the paper's; paper-small: scaled down."
+        ),
     ] = Preset.DEFAULT,
     out: Annotated[
         Path | None, typer.Option(envvar="FATHOM_OUT", help="The run's folder; runs/TASK if not given.")
@@ -82,7 +94,7 @@ def evaluate(
             evaluation = measure(subject, EvaluationPlan(problems - problems % 2, steps), console.print)
             write(evaluation, draft)
             draw(evaluation, draft)
-        console.print(f"wrote {where}: evaluation.json, grid.csv, halting.csv and the pictures")
+        console.print(f"wrote {where}: report.md, evaluation.json, two tables as CSV, the pictures")
 
 
 @app.command()
@@ -111,6 +123,68 @@ def export(
         where = out or Path("bundles") / read_config(run).task.name / "1"
         bundle = write(run, where, CalibrationPlan(problems - problems % 2), replace, console.print)
         console.print(f"wrote {bundle.folder}: serve it with fathom serve", soft_wrap=True)
+
+
+@app.command()
+def reproduce(
+    experiment: Annotated[ExperimentName, typer.Argument(help="Which of the paper's experiments.")],
+    out: Annotated[Path, typer.Option(envvar="FATHOM_OUT", help="Where the runs and the results go.")] = Path(
+        "reports/reproduce"
+    ),
+    seeds: Annotated[
+        int, typer.Option(envvar="FATHOM_SEEDS", min=1, help="How often everything is trained.")
+    ] = 3,
+    jobs: Annotated[
+        int, typer.Option(envvar="FATHOM_JOBS", min=1, help="How many runs at once, a core each.")
+    ] = 1,
+    full: Annotated[
+        bool, typer.Option("--full", envvar="FATHOM_FULL", help="Frontiers at the paper's size; wants a GPU.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option(envvar="FATHOM_QUIET", help="Say nothing but errors.")] = False,
+) -> None:
+    """Repeat an experiment of the paper. What is finished is not done again; Ctrl-C, and it continues."""
+    from training.experiments import experiments
+    from training.reproduce import SHORTCUT_PROBLEMS, shortcuts
+    from training.reproduce import reproduce as carry_out
+
+    console = Console(quiet=quiet, highlight=False, soft_wrap=True)
+    with _one_line(), _one_thread():
+        if experiment is ExperimentName.SHORTCUTS:
+            shortcuts(out, SHORTCUT_PROBLEMS, console.print)
+        else:
+            carry_out(experiments(full)[experiment.value], out, seeds, jobs, console.print)
+
+
+@app.command()
+def promise(
+    bundle: Annotated[Path, typer.Argument(help="A bundle's folder, or a run's.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(envvar="FATHOM_OUT", help="Where to write; reports/NAME if not given."),
+    ] = None,
+    problems: Annotated[
+        int,
+        typer.Option(envvar="FATHOM_PROBLEMS", min=2, help="Problems per difficulty that it calibrates on."),
+    ] = 1200,
+    pool: Annotated[
+        int, typer.Option(envvar="FATHOM_POOL", min=4, help="Problems per difficulty in all; even.")
+    ] = 4800,
+    steps: Annotated[int, typer.Option(envvar="FATHOM_STEPS", min=2, help="The budget in steps.")] = 256,
+    quiet: Annotated[bool, typer.Option(envvar="FATHOM_QUIET", help="Say nothing but errors.")] = False,
+) -> None:
+    """Check over 100 calibrations that target_accuracy keeps what it promises, on other problems."""
+    from training.evaluate import read_subject
+    from training.promise import PromisePlan, table, write
+    from training.promise import promise as check
+
+    console = Console(quiet=quiet, highlight=False)
+    with _one_line(), _one_thread():
+        subject = read_subject(bundle)
+        where = out or Path("reports") / subject.name
+        report = check(subject, PromisePlan(problems, pool - pool % 2, steps), console.print)
+        path = write(report, where)
+        console.print(table(report), soft_wrap=True)
+        console.print(f"wrote {path}")
 
 
 @contextlib.contextmanager

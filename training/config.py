@@ -1,7 +1,7 @@
 """What a training run is: every choice a field, written as JSON into the run's folder.
 
-`--set network.width=128` overrides one field; `paper` is the published recipe as far as this
-network can express it (its node-name embeddings cannot: nodes have no names here).
+`--set network.width=128` overrides one field. This project's recipes stand at the end, the paper's in
+training/presets.py.
 """
 
 from __future__ import annotations
@@ -23,7 +23,12 @@ TASK_NAME = "task.name"  # in files, not in --set: the command line names the ta
 
 AnyTask = GraphTask | LogicTask | TextTask
 TASKS: dict[str, type[AnyTask]] = {task.name: task for task in (GraphTask, LogicTask, TextTask)}
-PERCEPTIONS = {"graph": ("graph",), "logic": ("brackets", "characters"), "text": ("family",)}  # of each task
+# Of each task; where there is a choice, the task's field `interface` makes it.
+PERCEPTIONS: dict[str, tuple[str, ...]] = {
+    "graph": ("graph",),
+    "logic": ("brackets", "characters"),
+    "text": ("family", "words"),
+}
 
 
 class ConfigError(FathomError):
@@ -62,14 +67,17 @@ class TrainConfig:
     """One training run. Everything is counted in updates: the clock decides nothing."""
 
     task: AnyTask = field(default_factory=GraphTask)
-    network: RecurrentConfig = field(default_factory=RecurrentConfig)
+    network: RecurrentConfig = field(default_factory=lambda: RecurrentConfig(halting_head=True))
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     updates: int = 1600
+    head_updates: int = 300  # of the halting head, after the others, where the network has one
     batch: int = 64  # rows per update, shared by all processes
     # A batch runs first_steps + steps_per_unit * difficulty + U{0..extra_steps} steps with gradient.
     first_steps: int = 0
     steps_per_unit: int = 1
     extra_steps: int = 2
+    intermediate: float = 0.0  # weight of the mean loss after the graded steps before the last; 0: silent
+    ponder: float = 0.0  # weight of the steps that tokens take until they halt (network.adaptive_time)
     noise: float = 0.4  # deviation of the Gaussian noise on the state before every step
     noise_ramp: int = 300  # updates until it has its full strength
     learning_rate: float = 2e-3
@@ -88,8 +96,11 @@ class TrainConfig:
         for name in ("updates", "batch", "threads", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1")
-        counts = ("first_steps", "steps_per_unit", "extra_steps", "noise_ramp", "warmup")
-        for name in (*counts, "noise", "weight_decay", "seed", "data_seed"):
+        if self.network.halting_head and self.head_updates < 1:
+            raise ValueError("head_updates is 0, but must be at least 1 for a network with a halting head")
+        counts = ("head_updates", "first_steps", "steps_per_unit", "extra_steps", "noise_ramp", "warmup")
+        weights = ("noise", "intermediate", "ponder", "weight_decay")
+        for name in (*counts, *weights, "seed", "data_seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must not be negative")
         if not self.learning_rate > 0 or not self.clip > 0:
@@ -101,42 +112,27 @@ class TrainConfig:
             raise ValueError(f"network.perception must be {' or '.join(fitting)} for {self.task.name}")
         if self.steps(self.curriculum.start) < 1:
             raise ValueError("first_steps and steps_per_unit leave no step for the first difficulty")
-        if isinstance(self.task, LogicTask) and self.task.interface != self.network.perception:
+        if not isinstance(self.task, GraphTask) and self.task.interface != self.network.perception:
             raise ValueError("network.perception must be what task.interface is")
+        whole = self.network.layers or self.network.adaptive_time
+        if whole and (self.noise or self.curriculum.burn_in):
+            raise ValueError("network.layers and network.adaptive_time need noise=0 and curriculum.burn_in=0")
+        if self.steps(self.curriculum.start) < self.network.layers:
+            raise ValueError("first_steps must reach network.layers, so that every block is trained")
         every_node = isinstance(self.task, GraphTask) and self.task.ask == "every-node"
         if every_node and self.network.target_role:
             raise ValueError(
                 "task.ask=every-node needs network.target_role=false: only one node is the target"
             )
 
+    @property
+    def all_updates(self) -> int:
+        """Those of the network, then those of its halting head."""
+        return self.updates + (self.head_updates if self.network.halting_head else 0)
+
     def steps(self, difficulty: int) -> int:
         """How many steps a problem of this difficulty is given at least."""
         return self.first_steps + self.steps_per_unit * difficulty
-
-
-PAPER = TrainConfig(
-    task=GraphTask(ask="target", frontier_share=0.0),
-    network=RecurrentConfig(
-        width=128,
-        heads=4,
-        feed_forward=256,
-        dropout=0.1,
-        layer_scale=None,  # the paper has it in the other two tasks only
-        proposal_norm=False,
-        depth_embedding=20,
-        target_role=True,
-    ),
-    curriculum=CurriculumConfig(start=5, end=5, burn_in=0),
-    updates=7500,  # 12,000 problems, 40 epochs, batches of 64
-    extra_steps=3,  # with 5 hops: U[5, 8] steps
-    noise=0.0,
-    learning_rate=3e-4,
-    warmup=0,
-    clip=1.0,
-    ema=0.0,
-    seed=42,
-    data_seed=42,
-)
 
 
 LOGIC = TrainConfig(
@@ -149,6 +145,7 @@ LOGIC = TrainConfig(
         gate_bias=-1.0,
         attention="nearest",
         perception="brackets",
+        halting_head=True,
     ),
     curriculum=CurriculumConfig(
         start=0,
@@ -168,33 +165,28 @@ LOGIC = TrainConfig(
 TEXT = TrainConfig(
     task=TextTask(),
     network=RecurrentConfig(
-        width=96,
+        width=48,  # of each of the three hands
         heads=2,  # one for children, one for parents
-        feed_forward=384,
+        feed_forward=192,
         layer_scale=0.1,
         gate_bias=-1.0,
         keep_given=True,
+        halting_head=True,
         perception="family",
     ),
-    curriculum=CurriculumConfig(burn_in=60, burn_in_every=10, late_share=0.5),
+    curriculum=CurriculumConfig(
+        burn_in=250,
+        burn_in_every=10,
+        burn_in_growth=0.05,
+        burn_in_draw="logarithmic",
+        late_share=0.5,
+    ),
     updates=2000,
     noise=0.2,
     clip=1.0,
 )
 
-PRESETS = {  # by task and preset
-    ("graph", "default"): TrainConfig(),
-    ("graph", "paper"): PAPER,
-    ("logic", "default"): LOGIC,
-    ("text", "default"): TEXT,
-}
-
-
-def preset(task: str, name: str) -> TrainConfig:
-    """The configuration that training starts from. Raises ConfigError where there is none."""
-    if (task, name) not in PRESETS:
-        raise ConfigError(f"there is no preset {name!r} for {task}; leave --preset away")
-    return PRESETS[task, name]
+DEFAULTS: dict[str, TrainConfig] = {"graph": TrainConfig(), "logic": LOGIC, "text": TEXT}  # by task
 
 
 def configure(start: TrainConfig, overrides: Iterable[str]) -> TrainConfig:
@@ -257,7 +249,7 @@ def from_json(text: str) -> TrainConfig:
     task = values.get(TASK_NAME)
     if task not in TASKS:
         raise ConfigError(f"the run's configuration is from another version of Fathom (task {task!r})")
-    known = flat(PRESETS[task, "default"])
+    known = flat(DEFAULTS[task])
     if values.keys() != known.keys():
         odd = sorted(values.keys() ^ known.keys())
         raise ConfigError(

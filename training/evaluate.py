@@ -3,7 +3,8 @@
     evaluation.json   everything below in one file
     grid.csv          accuracy by split, difficulty and steps
     halting.csv       accuracy and mean steps by criterion, threshold and difficulty
-    *.png             the pictures (training/figures.py)
+    report.md         the tables that docs/results.md and docs/halting.md show (training/report.py)
+    *.png             the pictures (training/figures/)
 
 Every figure comes from the model as it is served (training/measure.py).
 """
@@ -19,19 +20,25 @@ from typing import Any
 
 import numpy as np
 import safetensors.torch
+import torch
 
 from model.bundle import CONFIG, WEIGHTS, read_bundle
 from model.config import RecurrentConfig
 from model.halting import HaltingRule
+from model.manifest import Calibration
 from model.recurrent import RecurrentTransformer
 from training import checkpoint, run
-from training.calibrate import RULES, lower_bound
+from training.bounds import lower_bound
+from training.calibrate import rules_for
 from training.config import TASKS
+from training.forms import Form, onnx_form, torch_form
 from training.measure import Trace, trace
-from training.task import Task
+from training.oracle import SPARE, against_oracle
+from training.presets import PAPER
+from training.report import markdown
+from training.task import Problems, Task
 
 SEED = 424_243  # of the evaluation split; nothing else draws from it
-SPARE = 64  # steps beyond the difficulty, where not all steps are measured
 DEFAULT_RULE = HaltingRule("latent_diff", 0.1)  # for a run; a bundle has its own
 CONFIDENCE = 0.95  # of each bound in the report, one by one
 
@@ -44,9 +51,11 @@ class Subject:
 
     name: str
     network: RecurrentTransformer
+    form: Form  # the same, in the form that runs it fastest here
     task: Task
     rule: HaltingRule
     trained_to: int | None  # the hardest difficulty in training
+    calibration: Calibration | None = None  # a bundle's
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,8 @@ def read_subject(path: Path) -> Subject:
     if (path / run.CONFIG).exists() and (path / "checkpoints").exists():
         config = run.read_config(path)
         network, _ = run.read_network(path)
-        return Subject(path.name, network, config.task, DEFAULT_RULE, config.curriculum.end)
+        form = torch_form(network, _device())
+        return Subject(path.name, network, form, config.task, DEFAULT_RULE, config.curriculum.end)
     if not (path / "manifest.json").exists():
         raise checkpoint.RunError(f"{path} is neither a run nor a bundle")
     bundle = read_bundle(path)
@@ -86,26 +96,33 @@ def read_subject(path: Path) -> Subject:
     return Subject(
         f"{manifest.name}@{manifest.version}",
         network.eval(),
-        TASKS[manifest.task](),
+        onnx_form(manifest, path) if _device() == "cpu" else torch_form(network, _device()),
+        # Read word by word a text's bundle answers other problems than the default configuration's.
+        PAPER["text"].task if network.config.perception == "words" else TASKS[manifest.task](),
         manifest.halting.rule(),
         end,
+        manifest.calibration,
     )
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def evaluate(subject: Subject, plan: EvaluationPlan, say: Say) -> Evaluation:
     """Run every problem once and read every figure off the traces."""
     task = subject.task
     traces: dict[str, dict[int, Trace]] = {}
-    shortcuts: dict[str, dict[int, dict[str, float]]] = {}
+    seen: dict[str, dict[int, dict[str, Any]]] = {}
     for split in task.splits:
-        traces[split], shortcuts[split] = {}, {}
+        traces[split], seen[split] = {}, {}
         for bucket in task.buckets:
             # The other splits show that the answer does not hang on how negatives are made: fewer steps do.
             steps = plan.steps if split == task.splits[0] else min(plan.steps, bucket + SPARE)
             rng = np.random.default_rng((SEED, bucket))
             problems = task.problems(rng, split, bucket, plan.problems)
-            traces[split][bucket] = trace(subject.network, problems, steps)
-            shortcuts[split][bucket] = dict(task.heuristics(problems))
+            traces[split][bucket] = trace(subject.form, problems, steps)
+            seen[split][bucket] = _seen(task, problems)
             reached = traces[split][bucket].accuracy(min(bucket, steps))
             say(f"{split}, {bucket} {task.unit}: {reached:.2%} after as many steps")
     report = {
@@ -115,13 +132,16 @@ def evaluate(subject: Subject, plan: EvaluationPlan, say: Say) -> Evaluation:
         "plan": asdict(plan),
         "splits": {
             split: {
-                str(bucket): _summary(traces[split][bucket], bucket, shortcuts[split][bucket])
+                str(bucket): {**_summary(traces[split][bucket], bucket), **seen[split][bucket]}
                 for bucket in task.buckets
             }
             for split in task.splits
         },
-        "halting": [_halting(rule, traces[task.splits[0]]) for rule in RULES],
+        "halting": [_halting(rule, traces[task.splits[0]]) for rule in rules_for(subject.form.scores)],
         "rule": asdict(subject.rule),
+        "against_oracle": against_oracle(
+            subject.rule, {bucket: traces[task.splits[0]][bucket] for bucket in task.calibrated}
+        ),
         "unusual": _unusual(subject, plan, say),
     }
     return Evaluation(subject, traces, report)
@@ -133,6 +153,8 @@ def write(evaluation: Evaluation, out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
         text = json.dumps(evaluation.report, indent=2) + "\n"
         (out / "evaluation.json").write_text(text, encoding="utf-8")
+        page = markdown(evaluation.report, evaluation.subject.calibration)
+        (out / "report.md").write_text(page, encoding="utf-8")
         grid = [
             (split, bucket, steps, round(traced.accuracy(steps), 6), traced.problems)
             for split, buckets in evaluation.traces.items()
@@ -152,7 +174,17 @@ def write(evaluation: Evaluation, out: Path) -> None:
         raise checkpoint.unwritable(out, error) from error
 
 
-def _summary(traced: Trace, bucket: int, shortcuts: dict[str, float]) -> dict[str, Any]:
+def _seen(task: Task, problems: Problems) -> dict[str, Any]:
+    """How long the problems are, and how far shortcuts get on them."""
+    tokens = problems.inputs.mask.sum(dim=1)
+    shortcuts = task.heuristics(problems)
+    return {
+        "tokens": [int(tokens.min()), int(tokens.max())],
+        "heuristics": {name: round(value, 4) for name, value in shortcuts.items()},
+    }
+
+
+def _summary(traced: Trace, bucket: int) -> dict[str, Any]:
     limit = traced.right.shape[1]
     at = min(bucket, limit)
     marks = {steps for steps in (8, 16, 32, 64, 128, 256, at, 2 * bucket, limit) if steps <= limit}
@@ -162,15 +194,17 @@ def _summary(traced: Trace, bucket: int, shortcuts: dict[str, float]) -> dict[st
         "accuracy": {str(steps): round(traced.accuracy(steps), 6) for steps in sorted(marks)},
         "by_step": [round(float(share), 6) for share in traced.right.mean(axis=0)],  # after 1, 2, ... steps
         "accuracy_at_one_step_per_unit": round(traced.accuracy(at), 6),
-        "at_least": round(
-            lower_bound(int(traced.right[:, at - 1].sum()), traced.problems, 1 - CONFIDENCE), 4
-        ),
+        "at_least": _at_least(traced, at),
+        "at_least_after_64": _at_least(traced, min(64, limit)),
         "oracle_steps": {
             "mean": round(float(traced.oracle().mean()), 3),
             "largest": int(traced.oracle()[final].max()) if final.any() else None,
         },
-        "heuristics": {name: round(value, 4) for name, value in shortcuts.items()},
     }
+
+
+def _at_least(traced: Trace, steps: int) -> float:
+    return round(lower_bound(int(traced.right[:, steps - 1].sum()), traced.problems, 1 - CONFIDENCE), 4)
 
 
 def _halting(rule: HaltingRule, traces: dict[int, Trace]) -> dict[str, Any]:
@@ -189,7 +223,7 @@ def _unusual(subject: Subject, plan: EvaluationPlan, say: Say) -> dict[str, Any]
     rng = np.random.default_rng(SEED)
     for kind, problems in subject.task.unusual(rng, plan.unusual).items():
         steps = problems.difficulty + SPARE
-        traced = trace(subject.network, problems, steps)
+        traced = trace(subject.form, problems, steps)
         right, depths = traced.halted(subject.rule)
         report[kind] = {
             "problems": traced.problems,

@@ -28,7 +28,6 @@ from model.bundle import (
 )
 from model.errors import BundleError
 from model.manifest import Axis, HaltingDefault, Manifest, StepLimits, TensorSpec
-from model.scores import SCORES
 from model.served import ServedModel
 from training import run
 from training.calibrate import CalibrationPlan, calibrate, choose_default
@@ -36,6 +35,7 @@ from training.checkpoint import unwritable
 from training.config import as_dict
 from training.drafts import swap
 from training.formats import write_onnx, write_torchscript
+from training.forms import onnx_form
 from training.parity import check_parity
 from training.task import Task
 
@@ -58,6 +58,10 @@ def export(folder: Path, out: Path, plan: CalibrationPlan, replace: bool, say: S
         raise BundleError(f"{out} exists: choose another version, or replace it with --replace")
     network, saved = run.read_network(folder)
     config = run.read_config(folder)
+    if config.network.layers or config.network.adaptive_time:
+        raise BundleError(
+            f"{folder} holds a baseline, for comparison only: its steps are no steps to be served"
+        )
     task, model = config.task, ServedModel(network).eval()
     description = _describe(model, task, name, version)
     draft = out.with_name(f"{out.name}{DRAFT}")
@@ -75,7 +79,7 @@ def export(folder: Path, out: Path, plan: CalibrationPlan, replace: bool, say: S
         say("comparing both with torch")
         parity = check_parity(model, manifest, task, draft)
         say("calibrating the halting thresholds")
-        calibration = calibrate(network, task, plan)
+        calibration = calibrate(onnx_form(manifest, draft), task, plan)
         facts: dict[str, Any] = {
             **description,
             "halting": choose_default(calibration),
@@ -121,7 +125,7 @@ def _describe(model: ServedModel, task: Task, name: str, version: str) -> dict[s
         "state": [specs[name] for name in model.state],
         "memory": [specs[name] for name in model.memory],
         "logits": TensorSpec(name="logits", dtype="float32", shape=("B", len(task.classes))),
-        "scores": SCORES,
+        "scores": model.scores,
         "axes": {"N": Axis(max=MAX_LENGTH)},
         "takes_depth": model.network.config.depth_embedding > 0,
         "mask": "mask",

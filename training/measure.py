@@ -11,14 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from model.halting import CRITERIA, HaltingRule
 from model.recurrent import RecurrentTransformer
 from model.scores import SCORES
-from model.served import ServedModel
+from training.forms import Form, torch_form
 from training.task import Problems
-
-TOKENS = 1024  # of the problems run together; on a CPU what stays in cache is fastest
 
 
 @dataclass(frozen=True)
@@ -26,11 +25,16 @@ class Trace:
     """What the steps 1..T said about P problems."""
 
     right: NDArray[np.bool_]  # (P, T) whether the answer after a step is the right one
-    scores: NDArray[np.float32]  # (P, T, S) in the order of model.scores.SCORES
+    scores: NDArray[np.float32]  # (P, T, S)
+    names: tuple[str, ...] = SCORES  # of the S scores
 
     @property
     def problems(self) -> int:
         return len(self.right)
+
+    def until(self, steps: int) -> Trace:
+        """The first steps of it."""
+        return Trace(self.right[:, :steps], self.scores[:, :steps], self.names)
 
     def accuracy(self, steps: int) -> float:
         """Share of right answers after this many steps."""
@@ -41,7 +45,7 @@ class Trace:
         limit = self.right.shape[1]
         if rule.criterion == "none":
             return np.full(self.problems, limit)
-        watched = self.scores[:, :, SCORES.index(rule.criterion)]
+        watched = self.scores[:, :, self.names.index(rule.criterion)]
         above = CRITERIA[rule.criterion].halts_above
         holds = watched >= rule.threshold if above else watched <= rule.threshold
         # A rule that has held for `patience` steps running: all of a sliding window.
@@ -62,26 +66,48 @@ class Trace:
 
 
 @torch.inference_mode()
-def trace(network: RecurrentTransformer, problems: Problems, steps: int, device: str = "cpu") -> Trace:
-    """Run every problem for `steps` steps of the served model."""
-    model = ServedModel(network).eval()
-    carried = len(model.context)
-    rows = max(1, TOKENS // problems.inputs.mask.shape[1])
-    right, scores = [], []
-    for start in range(0, len(problems.labels), rows):
-        chosen = slice(start, start + rows)
-        labels = problems.labels[chosen].to(device)
-        tensors = model.embed(*(tensor[chosen].to(device) for tensor in problems.inputs))
+def trace(model: RecurrentTransformer | Form, problems: Problems, steps: int) -> Trace:
+    """Run every problem for `steps` steps of the served model.
+
+    Problems of like length run together, without the padding that none of them needs: every axis of
+    an input but the first is a problem's length. The results are in the problems' own order.
+    """
+    form = torch_form(model) if isinstance(model, RecurrentTransformer) else model
+    lengths = _lengths(problems)
+    order = torch.argsort(lengths, stable=True)
+    count = len(order)
+    right = np.empty((count, steps), np.bool_)
+    scores = np.empty((count, steps, len(form.scores)), np.float32)
+    start = 0
+    while start < count:
+        fitting = max(1, form.tokens // int(lengths[order[start]]))
+        length = int(lengths[order[start : start + fitting]].max())
+        chosen = order[start : start + max(1, form.tokens // length)]
+        labels = problems.labels[chosen].to(form.device)
+        tensors = form.embed([_cut(tensor, chosen, length).to(form.device) for tensor in problems.inputs])
         said, scored = [], []
         for taken in range(steps):
-            depth = torch.full((len(labels),), taken, dtype=torch.int64, device=device)
-            *following, logits, score = model.step(*tensors, depth)
-            tensors = (*tensors[:carried], *following)
+            depth = torch.full((len(labels),), taken, dtype=torch.int64, device=form.device)
+            *following, logits, score = form.step([*tensors, depth])
+            tensors = [*tensors[: form.context], *following]
             said.append(logits.argmax(dim=-1) == labels)
             scored.append(score)
-        right.append(torch.stack(said, dim=1).cpu().numpy())
-        scores.append(torch.stack(scored, dim=1).cpu().numpy())
-    return Trace(np.concatenate(right), np.concatenate(scores))
+        right[chosen.numpy()] = torch.stack(said, dim=1).cpu().numpy()
+        scores[chosen.numpy()] = torch.stack(scored, dim=1).cpu().numpy()
+        start += len(chosen)
+    return Trace(right, scores, form.scores)
+
+
+def _lengths(problems: Problems) -> Tensor:
+    """How many tokens each problem has, up to its last real one: (P,) int64."""
+    mask = problems.inputs.mask
+    place = torch.arange(1, mask.shape[1] + 1)
+    return (mask * place).amax(dim=1).clamp(min=1)
+
+
+def _cut(tensor: Tensor, chosen: Tensor, length: int) -> Tensor:
+    """Some rows of an input, every other axis cut to a length, in memory of its own."""
+    return tensor[(chosen, *[slice(length)] * (tensor.dim() - 1))].contiguous()
 
 
 @torch.inference_mode()

@@ -39,7 +39,7 @@ class Display:
             console=console,
             disable=not self._live,
         )
-        self._row = self._progress.add_task(f"train {config.task.name}", total=config.updates, facts="")
+        self._row = self._progress.add_task(f"train {config.task.name}", total=config.all_updates, facts="")
 
     def __enter__(self) -> Self:
         self._progress.start()

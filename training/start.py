@@ -9,8 +9,8 @@ from rich.console import Console
 
 from training import checkpoint, run
 from training.config import TASKS, ConfigError, TrainConfig, configure
-from training.config import preset as preset_of
 from training.parallel import joined
+from training.presets import preset as preset_of
 from training.trainer import Outcome, Trainer
 
 
@@ -38,14 +38,18 @@ def start(
         run.check_same(resume, config)
     else:
         config = configure(preset_of(task, preset), overrides)
-    folder = resume or out or Path("runs") / task
-    device = _device(config)
+    return carry_out(config, resume or out or Path("runs") / task, resume is not None, console, silent)
+
+
+def carry_out(config: TrainConfig, folder: Path, resume: bool, console: Console, silent: bool) -> Outcome:
+    """Train a configuration in this folder, from its last checkpoint on if that is asked."""
+    device = device_of(config)
     torch.set_num_threads(config.threads)
     with joined(device) as world:
-        if resume is None and world.leads:
+        if not resume and world.leads:
             run.create(folder, config, device, world.size)
         trainer = Trainer(config, folder, world, device)
-        if resume is not None:
+        if resume:
             trainer.restore(checkpoint.load(folder))
         outcome = trainer.train(console, silent)
     if world.leads and not silent:
@@ -59,7 +63,7 @@ def start(
     return outcome
 
 
-def _device(config: TrainConfig) -> str:
+def device_of(config: TrainConfig) -> str:
     """cuda only where there is one: asking for it elsewhere is an error, never a silent CPU run."""
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device=cuda was asked for, but torch finds no CUDA device; use device=cpu")

@@ -51,7 +51,6 @@ class Task(Protocol):
     """Problems of graded difficulty, answered by the readout of a recurrent network."""
 
     name: ClassVar[str]
-    codec: ClassVar[CodecSpec]
     unit: ClassVar[str]  # what a difficulty counts, in the plural: "hops"
     classes: ClassVar[tuple[ClassSpec, ...]]
     splits: ClassVar[tuple[str, ...]]  # kinds of evaluation problems; the first is the one that counts
@@ -59,6 +58,11 @@ class Task(Protocol):
     calibrated: ClassVar[tuple[int, ...]]  # those of them that halting thresholds are calibrated on
     probe: ClassVar[int]  # the difficulty, not trained on, that training watches
     pictured: ClassVar[int]  # the difficulty of the problems that pictures follow step by step
+
+    @property
+    def codec(self) -> CodecSpec:
+        """What turns a problem of this task into tensors."""
+        ...
 
     def sample(self, rng: np.random.Generator, rows: int, difficulty: int) -> Batch:
         """Training problems no harder than `difficulty`; harder questions among them have weight 0."""

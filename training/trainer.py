@@ -28,6 +28,7 @@ from training import checkpoint
 from training.checkpoint import Checkpoint
 from training.config import ConfigError, TrainConfig
 from training.curriculum import Curriculum
+from training.head import HeadTrainer
 from training.measure import accuracy_at
 from training.parallel import World
 from training.progress import Display
@@ -68,9 +69,11 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
+        halting = config.network.halting_head
+        self.head = HeadTrainer(config, self.averaged, world, device) if halting else None
         self.updates = 0
         self.seconds = 0.0
-        unrolled = Unrolled(self.network, config.task, self.noise)
+        unrolled = Unrolled(self.network, config.task, self.noise, config.intermediate, config.ponder)
         # With burn-in the embedding gets no gradient; DistributedDataParallel wants to be told.
         self._loss: nn.Module = (
             DistributedDataParallel(unrolled, find_unused_parameters=True) if world.size > 1 else unrolled
@@ -83,14 +86,14 @@ class Trainer:
         accuracy: float | None = None
         with Display(config, console, silent or not leads) as display, _stop_signals() as stop:
             since = time.monotonic()
-            while self.updates < config.updates:
-                facts = self._update()
+            while self.updates < config.all_updates:
+                facts = self._update() if self.updates < config.updates else self._teach()
                 now = time.monotonic()
                 self.seconds, since = self.seconds + now - since, now
                 display.update(self.updates, self.curriculum)
                 if metrics and self.updates % LOG_EVERY == 0:
                     metrics.write({**facts, "seconds": round(self.seconds, 1)})
-                if self.updates % config.checkpoint_every == 0 or self.updates == config.updates:
+                if self.updates % config.checkpoint_every == 0 or self.updates == config.all_updates:
                     self.save()
                     if leads:
                         accuracy = self._probe()
@@ -124,6 +127,8 @@ class Trainer:
                 self.optimizer.state[parameter] = {
                     key: value if key == "step" else value.to(self.device) for key, value in moments.items()
                 }
+        if self.head:
+            self.head.restore(saved.part("head"))
         self.noise.set_state(saved.tensors["rng.noise"])
         torch.set_rng_state(saved.tensors["rng.cpu"])
         if "rng.cuda" in saved.tensors and self.device == "cuda":
@@ -147,13 +152,13 @@ class Trainer:
             group["lr"] = learning_rate(config, self.updates)
         self.optimizer.zero_grad()
         with torch.autocast(self.device, torch.bfloat16, enabled=_bfloat16(config, self.device)):
-            share = self._loss(batch.rows(plan.rows).to(self.device), config.batch, plan)
+            share, final = self._loss(batch.rows(plan.rows).to(self.device), config.batch, plan)
         (share * self.world.size).backward()  # gradients are averaged over processes; shares add up
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
         self.optimizer.step()
         self._average()
         self.updates += 1
-        loss = float(self.world.total(share.detach()))
+        loss = float(self.world.total(final))  # of the answer: what the curriculum goes by
         if not math.isfinite(loss):
             raise checkpoint.RunError(f"the loss is {loss} at update {self.updates}: lower learning_rate")
         curriculum.observe(self.updates, loss)
@@ -166,6 +171,13 @@ class Trainer:
             "gradient_norm": float(norm),
             "learning_rate": learning_rate(config, self.updates - 1),
         }
+
+    def _teach(self) -> dict[str, float]:
+        """One update of the halting head on the averaged weights, which are what is exported."""
+        assert self.head is not None, "only a network with a head has updates left"
+        loss = self.head.update(self.numbers, self.updates - self.config.updates)
+        self.updates += 1
+        return {"update": self.updates, "halting_loss": loss}
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -196,6 +208,8 @@ class Trainer:
         for name, parameter in self.network.named_parameters():
             for key, value in self.optimizer.state[parameter].items():
                 tensors[f"optimizer.{name}.{key}"] = value
+        if self.head:
+            tensors.update({f"head.{name}": value for name, value in self.head.state().items()})
         state: dict[str, Any] = {
             "update": self.updates,
             "seconds": self.seconds,

@@ -44,13 +44,18 @@ def codec_of(manifest: Manifest, limits: CodecLimits) -> Codec:
     from model.codecs.graph import GraphCodec
     from model.codecs.logic import LogicCodec
     from model.codecs.text import TextCodec
+    from model.codecs.words import KINDS, WordsCodec
 
     if manifest.codec.name == "graph":
         return GraphCodec(limits)
     if manifest.codec.name == "logic":
         return LogicCodec(limits)
     if manifest.codec.name == "text":
-        return TextCodec(limits)
+        if not manifest.codec.vocabulary:
+            return TextCodec(limits)  # people are tokens: there are no words to know
+        if manifest.codec.vocabulary == KINDS:
+            return WordsCodec(limits)
+        raise BundleError(f"bundle {manifest.name}: it has another vocabulary than this Fathom knows")
     raise BundleError(
         f"bundle {manifest.name}: codec {manifest.codec.name!r} is not available; use graph, logic or text"
     )

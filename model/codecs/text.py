@@ -36,6 +36,7 @@ KNOWN = (
 HOW = "write it like 'Ann is the parent of Bob'"
 
 
+Link = tuple[int, int, int]  # parent, child, and the fact that says so
 Clock = TypeVar("Clock", int, NDArray[np.integer[Any]])
 
 
@@ -65,6 +66,19 @@ class TextCodec:
 
     def encode(self, problem: object, field: str) -> Tensors:
         """Raises RequestError naming the fact that cannot be read or contradicts another."""
+        facts, query, links = self.read(problem, field)
+        people = {name: place for place, name in enumerate(names_of(facts))}
+        size = max(len(people), 1 + max(max(link[:2]) for link in links))
+        parents = np.zeros((size, size), np.bool_)
+        for parent, child, _ in links:
+            parents[child, parent] = True
+        placed, asked = np.zeros((2, size), np.int64)
+        placed[people[query.other]] = START
+        asked[people[query.one]] = later(START, query.generations)
+        return {"placed": placed, "asked": asked, "parents": parents, "mask": np.ones(size, np.bool_)}
+
+    def read(self, problem: object, field: str) -> tuple[list[Sentence], Sentence, list[Link]]:
+        """Facts, query, and the single steps the facts are made of. Raises RequestError on any fault."""
         if not isinstance(problem, dict):
             raise RequestError("a text problem is an object with facts and query", field)
         for key in ("facts", "query"):
@@ -74,23 +88,15 @@ class TextCodec:
             if key not in ("facts", "query"):
                 raise RequestError("unknown field; a text problem has facts and query", f"{field}.{key}")
         facts = self._facts(problem["facts"], f"{field}.facts")
-        people = {name: place for place, name in enumerate(_names(facts))}
+        people = {name: place for place, name in enumerate(names_of(facts))}
         self._count(len(people), "people", self.limits.max_nodes, f"{field}.facts")
-        links = self._links(facts, people, f"{field}.facts")  # (parent, child)
+        links = self._links(facts, people, f"{field}.facts")
         _refuse_loops(links, f"{field}.facts")
         query = _read(problem["query"], f"{field}.query", question=True)
         for name in (query.one, query.other):
             if name not in people:
                 raise RequestError(f"{_short(name)} is in no fact: add one about them", f"{field}.query")
-
-        size = max(len(people), 1 + max(max(link[:2]) for link in links))
-        parents = np.zeros((size, size), np.bool_)
-        for parent, child, _ in links:
-            parents[child, parent] = True
-        placed, asked = np.zeros((2, size), np.int64)
-        placed[people[query.other]] = START
-        asked[people[query.one]] = later(START, query.generations)
-        return {"placed": placed, "asked": asked, "parents": parents, "mask": np.ones(size, np.bool_)}
+        return facts, query, links
 
     def readout_tokens(self, tensors: Tensors) -> list[int]:
         """The readout reads the person who is asked about."""
@@ -107,10 +113,10 @@ class TextCodec:
         self._count(len(value), "facts", self.limits.max_edges, field)
         return [_read(sentence, f"{field}.{index}") for index, sentence in enumerate(value)]
 
-    def _links(self, facts: list[Sentence], people: dict[str, int], field: str) -> list[tuple[int, int, int]]:
+    def _links(self, facts: list[Sentence], people: dict[str, int], field: str) -> list[Link]:
         """(parent, child, fact) for every single step, unnamed people numbered after the named ones."""
         said: dict[tuple[str, str], tuple[int, int]] = {}
-        links: list[tuple[int, int, int]] = []
+        links: list[Link] = []
         unnamed = len(people)
         for index, fact in enumerate(facts):
             one, other, generations = fact.one, fact.other, fact.generations
@@ -189,11 +195,12 @@ def _read(value: object, field: str, question: bool = False) -> Sentence:
     return Sentence(one, generations, other)
 
 
-def _names(facts: list[Sentence]) -> list[str]:
+def names_of(facts: list[Sentence]) -> list[str]:
+    """Whom the facts name, in order of appearance."""
     return list(dict.fromkeys(name for fact in facts for name in (fact.one, fact.other)))
 
 
-def _refuse_loops(links: list[tuple[int, int, int]], field: str) -> None:
+def _refuse_loops(links: list[Link], field: str) -> None:
     """Nobody is their own ancestor. Raises RequestError naming the last fact of a loop."""
     left = links
     for older, younger in ((0, 1), (1, 0)):  # what stands above every loop goes first, then what stands below

@@ -168,14 +168,14 @@ def _calibrated(halting: Halting, manifest: Manifest) -> CalibrationPoint:
     for name in ("criterion", "threshold", "patience"):
         if getattr(halting, name) is not None:
             raise RequestError(f"target_accuracy chooses the {name}; give one of the two", f"halting.{name}")
-    points = manifest.calibration.points if manifest.calibration else ()
-    if not points:
+    calibration = manifest.calibration
+    if calibration is None or not calibration.points:
         raise RequestError(f"{manifest.name} has no calibration; give a criterion and a threshold", field)
-    sound = [point for point in points if point.guaranteed >= halting.target_accuracy]
-    if not sound:
-        best = max(point.guaranteed for point in points)
+    point = calibration.cheapest(halting.target_accuracy)
+    if point is None:
+        best = max(point.guaranteed for point in calibration.points)
         raise RequestError(f"{manifest.name} guarantees {best:.4f} at best; ask for that or less", field)
-    return min(sound, key=lambda point: point.mean_steps)
+    return point
 
 
 def _steps(request: InferRequest, manifest: Manifest, floor: int, budget: int) -> tuple[int, int]:

@@ -155,6 +155,43 @@ def test_the_scores_of_a_step_are_the_reference_formulas() -> None:
                 np.testing.assert_allclose(scores[:, SCORES.index(name)], column, atol=2e-6, err_msg=name)
 
 
+def test_a_halting_head_adds_one_score_and_changes_nothing_else() -> None:
+    torch.manual_seed(3)
+    plain = RecurrentTransformer(RecurrentConfig(width=16, heads=2, feed_forward=16)).eval()
+    torch.manual_seed(3)
+    headed = RecurrentTransformer(
+        RecurrentConfig(width=16, heads=2, feed_forward=16, halting_head=True)
+    ).eval()
+    inputs = problem(3, 6, seed=1)
+    depth = torch.zeros(3, dtype=torch.int64)
+    one, other = ServedModel(plain), ServedModel(headed)
+    assert other.scores == (*one.scores, "learned")
+    with torch.inference_mode():
+        ours = one.step(*one.embed(*inputs), depth)
+        theirs = other.step(*other.embed(*inputs), depth)
+    for a, b in zip(ours[:-1], theirs[:-1], strict=True):
+        assert torch.equal(a, b)
+    assert torch.equal(ours[-1], theirs[-1][:, :-1])
+    assert ((theirs[-1][:, -1] > 0) & (theirs[-1][:, -1] < 1)).all()
+
+
+def test_the_halting_head_does_not_see_padding() -> None:
+    torch.manual_seed(3)
+    model = RecurrentTransformer(RecurrentConfig(width=16, heads=2, feed_forward=16, halting_head=True))
+    served = ServedModel(model.eval())
+    inputs = problem(2, 6, seed=1)
+    padded = GraphInputs(
+        torch.nn.functional.pad(inputs.roles, (0, 3)),
+        torch.nn.functional.pad(inputs.adjacency, (0, 3, 0, 3)),
+        torch.nn.functional.pad(inputs.mask, (0, 3)),
+    )
+    depth = torch.zeros(2, dtype=torch.int64)
+    with torch.inference_mode():
+        short = served.step(*served.embed(*inputs), depth)[-1]
+        long = served.step(*served.embed(*padded), depth)[-1]
+    assert torch.allclose(short, long, atol=1e-5)
+
+
 def reference(
     logits: Array,
     before: Array,

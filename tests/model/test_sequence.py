@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from model.config import RecurrentConfig
+from model.layers import nearest_match, rotated
 from model.perception import SequenceInputs
-from model.recurrent import RecurrentTransformer, nearest_match, rotated
+from model.recurrent import RecurrentTransformer
 from model.served import ServedModel
 
 NEAREST = RecurrentConfig(

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
 from model.bundle import EMBED_ONNX, STEP_ONNX, TORCHSCRIPT, read_bundle
 from model.errors import BundleError, FathomError
-from model.halting import HaltingRule
-from model.manifest import Calibration, CalibrationPoint, Manifest
+from model.manifest import Manifest
 from model.scores import SCORES
 from model.served import ServedModel
 from training import export as exporting
 from training import parity
-from training.calibrate import RULES, CalibrationPlan, choose_default, lower_bound
+from training.calibrate import CalibrationPlan, rules_for
 from training.evaluate import EvaluationPlan, evaluate, read_subject, write
 from training.export import export
 from training.figures import draw
-from training.measure import Trace
 from training.start import start
 
 SMALL = [
@@ -35,6 +31,7 @@ SMALL = [
     "network.feed_forward=16",
     "batch=4",
     "updates=2",
+    "head_updates=2",
     "device=cpu",
 ]
 PLAN = CalibrationPlan(problems=4, max_steps=6)
@@ -68,7 +65,8 @@ def test_a_bundle_vouches_for_both_forms_and_says_how_it_came_about(bundle: Path
     assert manifest.training["config"]["network"]["width"] == 16
     assert manifest.training["command"].startswith("fathom")
     assert manifest.calibration is not None
-    assert len(manifest.calibration.points) == len(RULES)
+    assert manifest.scores == (*SCORES, "learned")
+    assert [point.rule() for point in manifest.calibration.points] == list(rules_for(manifest.scores))
     assert not manifest.takes_depth
 
 
@@ -108,6 +106,16 @@ def test_an_export_that_differs_from_torch_is_not_written(
     assert list((tmp_path / "graph").iterdir()) == []
 
 
+def test_a_network_without_a_halting_head_has_no_learned_score(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    options = [*SMALL, "network.halting_head=false"]
+    start("graph", "default", folder, None, options, Console(file=io.StringIO()), True)
+    manifest = export(folder, tmp_path / "graph" / "1", PLAN, False, ignore).manifest
+    assert manifest.scores == SCORES
+    assert manifest.calibration is not None
+    assert "learned" not in {point.criterion for point in manifest.calibration.points}
+
+
 def test_a_bundle_is_replaced_only_when_asked(run: Path, bundle: Path) -> None:
     with pytest.raises(BundleError, match="choose another version, or replace it with --replace"):
         export(run, bundle, PLAN, False, ignore)
@@ -130,55 +138,17 @@ def test_evaluation_writes_the_grid_and_the_pictures(bundle: Path, tmp_path: Pat
     assert grid[0] == "split,hops,steps,accuracy,problems"
     assert (tmp_path / "halting.csv").read_text().count("latent_diff") > 0
     assert all(path.stat().st_size > 10_000 for path in pictures)
-
-
-def test_the_lower_bound_is_clopper_pearsons() -> None:
-    assert lower_bound(500, 500, 0.05) == pytest.approx(0.05 ** (1 / 500), abs=1e-6)
-    assert lower_bound(0, 10, 0.05) == 0.0
-    assert lower_bound(9, 10, 0.05) == pytest.approx(0.6058, abs=1e-4)  # the textbook's value
-    assert lower_bound(1190, 1200, 1e-4) < 1190 / 1200
-
-
-def test_a_trace_halts_where_its_rule_has_held_long_enough() -> None:
-    scores = np.zeros((2, 5, len(SCORES)), np.float32)
-    scores[:, :, SCORES.index("kl")] = [[0.1, 1.0, 0.1, 0.1, 1.0], [1.0] * 5]
-    right = np.array([[False, False, True, True, True], [False, True, False, True, True]])
-    trace = Trace(right, scores)
-    assert trace.depths(HaltingRule("kl", 0.5, 1)).tolist() == [1, 5]
-    answers, depths = trace.halted(HaltingRule("kl", 0.5, 2))
-    assert depths.tolist() == [4, 5]
-    assert answers.tolist() == [True, True]
-    assert trace.depths(HaltingRule("none")).tolist() == [5, 5]
-    assert trace.oracle().tolist() == [3, 4]
-
-
-def test_the_default_is_the_middle_of_the_cheapest_sound_criterion() -> None:
-    def point(criterion: str, threshold: float, steps: float, kept: float) -> CalibrationPoint:
-        return CalibrationPoint(
-            criterion=criterion,
-            threshold=threshold,
-            accuracy=kept,
-            mean_steps=steps,
-            hardest_accuracy=kept,
-            guaranteed=kept,
-        )
-
-    points = (
-        point("none", 0.0, 128, 0.99),
-        point("kl", 0.1, 2, 0.5),
-        point("latent_diff", 1.0, 10, 0.99),
-        point("latent_diff", 0.1, 12, 0.99),
-        point("latent_diff", 0.01, 20, 0.99),
-    )
-    chosen = choose_default(Calibration(problems=8, max_steps=128, confidence=0.95, points=points))
-    assert (chosen.criterion, chosen.threshold) == ("latent_diff", 0.1)
-
-
-def test_every_calibrated_rule_is_one_a_request_could_name() -> None:
-    assert all(math.isfinite(rule.threshold) for rule in RULES)
-    by_criterion = {rule.criterion for rule in RULES}
-    assert by_criterion == {"none", *SCORES}
-    assert all(sum(rule.criterion == name for rule in RULES) <= 8 for name in by_criterion)
+    page = (tmp_path / "report.md").read_text()
+    for title in (
+        "Accuracy",
+        "Shortcuts",
+        "Halting",
+        "The default rule",
+        "Calibration",
+        "What can be promised",
+    ):
+        assert f"\n## {title}\n" in page
+    assert "| `learned` | 0.99 | 1 |" in page
 
 
 def test_parity_covers_padding_and_single_nodes() -> None:

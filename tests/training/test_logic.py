@@ -297,7 +297,7 @@ def test_the_configuration_survives_json_and_knows_its_task() -> None:
     assert configure(LOGIC, ["task.ask=whole"]).task == LogicTask(ask="whole")
     with pytest.raises(ConfigError, match=r"task: .*anyhow_share is 2"):
         configure(LOGIC, ["task.anyhow_share=2"])
-    with pytest.raises(ConfigError, match="must be characters for logic"):
+    with pytest.raises(ConfigError, match="must be brackets or characters for logic"):
         configure(LOGIC, ["network.perception=graph", "network.attention=softmax"])
     with pytest.raises(ConfigError, match="need tokens in a row"):
         configure(LOGIC, ["network.perception=graph"])

@@ -170,5 +170,5 @@ def test_the_configuration_survives_json_and_knows_its_task() -> None:
         configure(TEXT, ["task.name=graph"])
     with pytest.raises(ConfigError, match="must be family for text"):
         configure(TEXT, ["network.perception=graph"])
-    with pytest.raises(ConfigError, match="there is no preset 'paper' for text"):
-        start("text", "paper", Path("never"), None, [], Console(file=io.StringIO()), True)
+    with pytest.raises(ConfigError, match="there is no preset 'published' for text"):
+        start("text", "published", Path("never"), None, [], Console(file=io.StringIO()), True)

@@ -18,10 +18,12 @@ from rich.console import Console
 
 from training import checkpoint, run
 from training.checkpoint import Checkpoint, RunError
-from training.config import PAPER, ConfigError, TrainConfig, configure, from_json, to_json
+from training.config import DEFAULTS, ConfigError, TrainConfig, configure, from_json, to_json
 from training.curriculum import Curriculum
+from training.head import stays_right
 from training.measure import accuracy_at
 from training.parallel import World
+from training.presets import PAPER, PAPER_SMALL
 from training.start import start
 from training.trainer import Trainer, learning_rate
 
@@ -37,6 +39,7 @@ TINY = [
     "curriculum.end=3",
     "noise_ramp=2",
     "network.dropout=0.1",
+    "head_updates=4",
     "device=cpu",
 ]
 
@@ -82,6 +85,7 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 def test_a_few_seconds_teach_two_hops(tmp_path: Path) -> None:
     small = ["network.width=32", "network.layer_scale=0.1", "curriculum.end=2", "noise=0", "ema=0.9"]
     budget = ["updates=120", "batch=32", "warmup=20", "learning_rate=0.005", "device=cpu"]
+    small.append("network.halting_head=false")
     start("graph", "default", tmp_path / "run", None, [*small, *budget], quiet(), True)
     network, saved = run.read_network(tmp_path / "run")
     assert saved.state["curriculum"]["difficulty"] >= 2
@@ -92,17 +96,43 @@ def test_a_few_seconds_teach_two_hops(tmp_path: Path) -> None:
     assert [line["update"] for line in lines] == [50, 100]
 
 
-def test_resumed_training_ends_with_the_weights_of_uninterrupted_training(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop", [9, 20, 22])
+def test_resumed_training_ends_with_the_weights_of_uninterrupted_training(tmp_path: Path, stop: int) -> None:
+    """Stopped in the middle, where the halting head is next, and while the head learns."""
     whole = train(tmp_path / "whole", "updates=20", "checkpoint_every=7")
 
     config = configure(TrainConfig(), [*TINY, "updates=20", "checkpoint_every=7"])
     run.create(tmp_path / "parts", config, "cpu", 1)
     first = Trainer(config, tmp_path / "parts", World(), "cpu")
-    for _ in range(9):
-        first._update()
+    for update in range(stop):
+        first._update() if update < config.updates else first._teach()
     first.save()
     start("graph", "default", None, tmp_path / "parts", [], quiet(), True)
     assert_same(whole, checkpoint.load(tmp_path / "parts").tensors)
+
+
+def test_the_halting_head_learns_last_and_alone(tmp_path: Path) -> None:
+    before = train(tmp_path / "short", "updates=6", "head_updates=1", "learning_rate=1e-9")
+    after = train(tmp_path / "long", "updates=6", "head_updates=30", "learning_rate=1e-9")
+    changed = {name for name in before if name.startswith(("ema.", "model.")) and "halting" in name}
+    for name in before:
+        if name.startswith(("ema.", "model.")) and name not in changed:
+            assert torch.equal(before[name], after[name]), name
+    config = configure(TrainConfig(), [*TINY, "head_updates=40"])
+    trainer = Trainer(config, tmp_path / "none", World(), "cpu")
+    losses = [trainer._teach()["halting_loss"] for _ in range(40)]
+    assert np.mean(losses[-10:]) < np.mean(losses[:10])
+
+
+def test_a_halting_head_needs_updates_of_its_own() -> None:
+    with pytest.raises(ConfigError, match="head_updates is 0, but must be at least 1"):
+        configure(TrainConfig(), ["head_updates=0"])
+    assert configure(TrainConfig(), ["head_updates=0", "network.halting_head=false"]).all_updates == 1600
+
+
+def test_staying_right_is_being_right_from_here_on() -> None:
+    right = torch.tensor([[True, False], [False, False], [True, False], [True, True]])
+    assert stays_right(right).T.tolist() == [[False, False, True, True], [False, False, False, True]]
 
 
 def test_ctrl_c_saves_says_one_line_and_resumes_to_the_same_weights(tmp_path: Path) -> None:
@@ -182,6 +212,8 @@ def test_two_processes_train_the_model_that_one_would(tmp_path: Path) -> None:
     assert one.state["curriculum"]["difficulty"] == two.state["curriculum"]["difficulty"] == 3
     for name, tensor in one.part("model").items():
         torch.testing.assert_close(two.part("model")[name], tensor, atol=2e-5, rtol=1e-4)
+    for name, tensor in one.part("ema").items():
+        torch.testing.assert_close(two.part("ema")[name], tensor, atol=2e-5, rtol=1e-3)
 
 
 def test_bfloat16_trains(tmp_path: Path) -> None:
@@ -222,7 +254,8 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def test_configurations_survive_json_and_presets_are_valid() -> None:
-    for config in (TrainConfig(), PAPER, configure(TrainConfig(), TINY)):
+    presets = (*DEFAULTS.values(), *PAPER.values(), *PAPER_SMALL.values())
+    for config in (*presets, configure(TrainConfig(), TINY)):
         assert from_json(to_json(config)) == config
     assert configure(TrainConfig(), ["network.gate_bias=null"]).network.gate_bias is None
     with pytest.raises(ConfigError, match="another version"):
@@ -234,9 +267,49 @@ def test_asking_every_node_while_the_target_is_marked_is_refused() -> None:
         configure(TrainConfig(), ["network.target_role=true"])
 
 
-def test_the_papers_preset_trains(tmp_path: Path) -> None:
-    start("graph", "paper", tmp_path, None, ["updates=2", "batch=4", "device=cpu"], quiet(), True)
-    assert run.read_config(tmp_path).network.depth_embedding == 20
+@pytest.mark.parametrize("task", sorted(PAPER))
+def test_the_papers_preset_trains(task: str, tmp_path: Path) -> None:
+    words = ["updates=2", "batch=4", "device=cpu", "network.width=16", "network.feed_forward=16"]
+    start(task, "paper", tmp_path, None, words, quiet(), True)
+    config = run.read_config(tmp_path)
+    assert config.network.depth_embedding >= 20
+    assert (config.noise, config.curriculum.burn_in, config.ema) == (0, 0, 0), "the paper has none of these"
+
+
+def test_the_paper_thinks_for_a_random_number_of_steps() -> None:
+    ranges = {
+        task: (config.steps(end := config.curriculum.end), config.steps(end) + config.extra_steps)
+        for task, config in PAPER.items()
+    }
+    assert ranges == {"graph": (5, 8), "logic": (4, 16), "text": (1, 12)}
+    small = {
+        task: (config.steps(5), config.extra_steps, config.curriculum) for task, config in PAPER_SMALL.items()
+    }
+    full = {task: (config.steps(5), config.extra_steps, config.curriculum) for task, config in PAPER.items()}
+    assert small == full, "made small, it keeps the protocol"
+
+
+def test_answers_on_the_way_are_graded_as_much_as_asked(tmp_path: Path) -> None:
+    """The curriculum goes by the last answer alone: those before cannot be right yet."""
+    lines = {}
+    for weight in (0, 1):
+        options = [option for option in TINY if "dropout" not in option]
+        config = configure(TrainConfig(), [*options, f"intermediate={weight}", "extra_steps=3", "noise=0"])
+        run.create(tmp_path / str(weight), config, "cpu", 1)
+        trainer = Trainer(config, tmp_path / str(weight), World(), "cpu")
+        lines[weight] = [trainer._update() for _ in range(2)]
+    assert lines[0][0]["loss"] == lines[1][0]["loss"]
+    assert lines[0][0]["gradient_norm"] != lines[1][0]["gradient_norm"]
+
+
+def test_a_baseline_that_cannot_be_trained_is_refused() -> None:
+    for words in (["network.layers=4"], ["network.adaptive_time=true"]):
+        with pytest.raises(ConfigError, match=r"need noise=0 and curriculum\.burn_in=0"):
+            configure(TrainConfig(), words)
+    plain = ["noise=0", "curriculum.burn_in=0", "network.layers=4"]
+    with pytest.raises(ConfigError, match=r"first_steps must reach network\.layers"):
+        configure(TrainConfig(), plain)
+    assert configure(TrainConfig(), [*plain, "first_steps=4"]).network.layers == 4
 
 
 def test_the_curriculum_gets_harder_only_once_the_loss_is_low() -> None:

@@ -51,6 +51,7 @@ class LogicTask:
     frontier_share: float = 0.5  # share of batches at the curriculum's newest difficulty; the rest uniform
     anyhow_share: float = 0.3  # share of batches with expressions of any shape; the rest are the paper's
     ask: Literal["every-part", "whole"] = "every-part"
+    min_depth: int = 0  # of a batch that is not at the curriculum's newest difficulty
     longest: int = 64  # characters of a training expression; evaluation has longer ones
     interface: Literal["brackets", "characters"] = "brackets"  # as network.perception
 
@@ -67,7 +68,7 @@ class LogicTask:
         Graded are the parts in which brackets nest no deeper than the steps of the batch reach.
         """
         newest = rng.random() < self.frontier_share
-        depth = difficulty if newest else int(rng.integers(0, difficulty + 1))
+        depth = difficulty if newest else int(rng.integers(self.min_depth, difficulty + 1))
         generator = anyhow if rng.random() < self.anyhow_share else nested
         pool = sorted((_drawn(rng, generator, depth, self.longest) for _ in range(POOL * rows)), key=len)
         start = int(rng.integers(0, (POOL - 1) * rows + 1))

@@ -7,21 +7,25 @@ that runs through them, and the first person stands anywhere on the clock (model
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from model.codecs.text import GENERATIONS, REACH, START, later
+from model.codecs.words import KINDS
 from model.manifest import ClassSpec, CodecSpec
-from model.perception import Context, FamilyInputs
+from model.perception import Context, FamilyInputs, SequenceInputs
 from model.recurrent import RecurrentTransformer
 from training.task import Batch, Problems
-from training.tasks.families import KINDS, STRANGER, Families, Ints, chains, relatives, trees
+from training.tasks.families import KINDS as SHAPES
+from training.tasks.families import STRANGER, Families, Ints, chains, relatives, trees
+from training.tasks.sentences import any_tokens, asked_in, length_of, padded, room_for_strangers, sentences_of
 
+Seen = TypeVar("Seen", FamilyInputs, SequenceInputs)
 WRONG_BY = {"paper": (-4, -2, 2, 4), "near": (-1, 1)}  # generations by which a false question is off
 
 
@@ -30,7 +34,6 @@ class TextTask:
     """How families are drawn for training: the paper's chains, and families of any shape between them."""
 
     name: ClassVar[str] = "text"
-    codec: ClassVar[CodecSpec] = CodecSpec(name="text")
     unit: ClassVar[str] = "links"
     classes: ClassVar[tuple[ClassSpec, ...]] = (
         ClassSpec(label="false", answer=False),
@@ -46,6 +49,10 @@ class TextTask:
     tree_share: float = 0.4  # share of batches with families of any shape; the rest are the paper's chains
     min_people: int = 6  # of a family of any shape
     max_people: int = 14
+    min_links: int = 1  # of a chain in a batch that is not at the curriculum's newest difficulty
+    # family: a token is a person, everybody's generation is graded. words: a token is a word, the
+    # query is graded: the paper's way (training/tasks/sentences.py).
+    interface: Literal["family", "words"] = "family"
 
     def __post_init__(self) -> None:
         for name in ("frontier_share", "tree_share"):
@@ -53,14 +60,24 @@ class TextTask:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be in [0, 1]")
         if not 2 <= self.min_people <= self.max_people:
             raise ValueError("min_people must be at least 2 and at most max_people")
+        if self.min_links < 1:
+            raise ValueError(f"min_links is {self.min_links}, but must be at least 1")
+        if self.interface == "words" and self.tree_share:
+            raise ValueError("interface=words needs tree_share=0: its sentences tell chains")
+
+    @property
+    def codec(self) -> CodecSpec:
+        """Words are learned one by one, so that their bundle has a vocabulary; people are just people."""
+        return CodecSpec(name="text", vocabulary=KINDS if self.interface == "words" else {})
 
     def sample(self, rng: np.random.Generator, rows: int, difficulty: int) -> Batch:
         """One size per batch. Whoever is up to `difficulty` links away, or not related, is graded."""
+        if self.interface == "words":
+            return self._told(rng, rows, difficulty)
         if rng.random() < self.tree_share:
             families = trees(rng, rows, int(rng.integers(self.min_people, self.max_people + 1)))
         else:
-            newest = rng.random() < self.frontier_share
-            families, _ = chains(rng, rows, difficulty if newest else int(rng.integers(1, difficulty + 1)))
+            families, _ = chains(rng, rows, self._links(rng, difficulty))
         offset, distance = families.relatives()
         related = distance < STRANGER
         first = rng.integers(1, GENERATIONS + 1, rows)
@@ -74,7 +91,9 @@ class TextTask:
         )
 
     def logits(self, network: RecurrentTransformer, state: Tensor, context: Context) -> Tensor:
-        """Everyone's generation: (B, N, GENERATIONS + 1)."""
+        """Everyone's generation: (B, N, GENERATIONS + 1); of words false and true: (B, 1, 2)."""
+        if self.interface == "words":
+            return network.readout(state, context).unsqueeze(1)
         return network.readout_everywhere(state, context)
 
     def problems(self, rng: np.random.Generator, split: str, bucket: int, count: int) -> Problems:
@@ -82,27 +101,40 @@ class TextTask:
         assert split in self.splits, split
         assert count % 2 == 0, "half of the problems are false"
         parts = []
+        words = self.interface == "words"
         for strangers in (2, 3, 4):
             some = count // 3 if strangers < 4 else count - 2 * (count // 3)
-            families, last = chains(rng, some, bucket, (strangers, strangers))
+            pairs = min(strangers, room_for_strangers(bucket)) if words else strangers
+            families, last = chains(rng, some, bucket, (pairs, pairs))
             parts.append((families, last))
         labels = torch.from_numpy(rng.permutation(np.arange(count) % 2))
         longest = bucket + 1 + 2 * 4
-        inputs, place = [], 0
+        inputs: list[FamilyInputs] = []
+        told: list[SequenceInputs] = []
+        place = 0
         for families, last in parts:
             offset = families.relatives()[0][np.arange(len(last)), last]
             true = labels[place : place + len(last)].numpy() == 1
             place += len(last)
             asked = np.where(true, offset, _wrong(rng, offset, WRONG_BY[split]))
-            inputs.append(inputs_of(families, np.full(len(last), START), last, asked, longest))
-        return Problems(_joined(inputs), labels, bucket)
+            if words:
+                told.append(padded(sentences_of(rng, families, last, asked), length_of(bucket + 4)))
+            else:
+                inputs.append(inputs_of(families, np.full(len(last), START), last, asked, longest))
+        return Problems(_joined(told) if words else _joined(inputs), labels, bucket)
 
     def unusual(self, rng: np.random.Generator, count: int) -> Mapping[str, Problems]:
-        """Families of other shapes and sizes (families.py), each with one question."""
-        return {name: self._questions(rng, name, count) for name in KINDS}
+        """Families of other shapes and sizes (families.py), each with one question; word by word none."""
+        if self.interface == "words":
+            return {}
+        return {name: self._questions(rng, name, count) for name in SHAPES}
 
-    def random_inputs(self, rng: np.random.Generator, rows: int, length: int) -> FamilyInputs:
-        """Families without loops, of any density, consistent or not."""
+    def random_inputs(
+        self, rng: np.random.Generator, rows: int, length: int
+    ) -> FamilyInputs | SequenceInputs:
+        """Families without loops, of any density, consistent or not; or any words."""
+        if self.interface == "words":
+            return any_tokens(rng, rows, length)
         earlier = np.arange(length)[:, None] > np.arange(length)
         parents = earlier & (rng.random((rows, length, length)) < 0.5 * rng.random((rows, 1, 1)) ** 3)
         real = np.arange(length) < rng.integers(1, length + 1, (rows, 1))
@@ -116,18 +148,36 @@ class TextTask:
 
     def heuristics(self, problems: Problems) -> Mapping[str, float]:
         """What the question alone gives away: wrong ones reach farther up or down."""
-        assert isinstance(problems.inputs, FamilyInputs)
-        far = problems.inputs.asked.amax(dim=1) - START
-        far = torch.minimum(far, GENERATIONS - far)  # either way round the clock
+        if isinstance(problems.inputs, SequenceInputs):
+            far = torch.from_numpy(abs(asked_in(problems.inputs)))
+        else:
+            assert isinstance(problems.inputs, FamilyInputs)
+            far = problems.inputs.asked.amax(dim=1) - START
+            far = torch.minimum(far, GENERATIONS - far)  # either way round the clock
         truth = problems.labels == 1
         right = [((far <= limit) == truth).float().mean().item() for limit in range(REACH + 1)]
         return {"generations asked about": max(right)}
+
+    def _told(self, rng: np.random.Generator, rows: int, difficulty: int) -> Batch:
+        """Chains in sentences, with one question each, half of them false as in the split `paper`."""
+        links = self._links(rng, difficulty)
+        families, last = chains(rng, rows, links)
+        offset = families.relatives()[0][np.arange(rows), last]
+        labels = rng.permutation(np.arange(rows) % 2)
+        asked = np.where(labels == 1, offset, _wrong(rng, offset, WRONG_BY["paper"]))
+        inputs = sentences_of(rng, families, last, asked)
+        weights = torch.full((rows, 1), 1 / rows)
+        return Batch(inputs, torch.from_numpy(labels).unsqueeze(1), weights, links)
+
+    def _links(self, rng: np.random.Generator, difficulty: int) -> int:
+        newest = rng.random() < self.frontier_share
+        return difficulty if newest else int(rng.integers(self.min_links, difficulty + 1))
 
     def _questions(self, rng: np.random.Generator, kind: str, count: int) -> Problems:
         """Half of the questions true; a false one is off by up to four, or is about a stranger."""
         inputs, labels, farthest = [], [], 1
         for _ in range(count):
-            parents, first = KINDS[kind](rng)
+            parents, first = SHAPES[kind](rng)
             offset, distance = (part[0] for part in relatives(parents[None], np.array([first])))
             others = np.arange(len(parents)) != first
             related = np.flatnonzero(others & (distance < STRANGER) & (abs(offset) <= REACH))
@@ -188,5 +238,5 @@ def _padded(inputs: FamilyInputs, length: int) -> FamilyInputs:
     )
 
 
-def _joined(parts: list[FamilyInputs]) -> FamilyInputs:
-    return FamilyInputs(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+def _joined(parts: Sequence[Seen]) -> Seen:
+    return type(parts[0])(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))

@@ -1,0 +1,112 @@
+"""Text word by word: what training draws reads back as the sentences that the codec takes."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from model.codecs import CodecLimits
+from model.codecs.text import TextCodec, offset_of
+from model.codecs.words import LENGTH, NAMES, WORDS, WordsCodec
+from training.calibrate import CalibrationPlan
+from training.evaluate import read_subject
+from training.export import export
+from training.presets import PAPER
+from training.start import start
+from training.task import Problems
+from training.tasks.families import relatives
+from training.tasks.text import TextTask
+
+TASK = TextTask(interface="words", tree_share=0, frontier_share=0, min_links=2)
+
+
+def sentences(tokens: list[int]) -> list[str]:
+    words = [WORDS[token] for token in tokens]
+    assert words[0] == "[CLS]"
+    parts = [words[start : start + LENGTH] for start in range(1, len(words), LENGTH)]
+    return [" ".join(part[:-1]) for part in parts]
+
+
+def questions(problems: Problems) -> list[tuple[list[str], str]]:
+    rows = []
+    for tokens, mask in zip(problems.inputs[0], problems.inputs.mask, strict=True):
+        *facts, query = sentences(tokens[mask].tolist())
+        rows.append((facts, query))
+    return rows
+
+
+@pytest.mark.parametrize("split", TASK.splits)
+@pytest.mark.parametrize("links", [2, 9, 15])
+def test_the_sentences_tell_the_chain_and_the_label_is_true(split: str, links: int) -> None:
+    problems = TASK.problems(np.random.default_rng(links), split, links, 30)
+    assert problems.labels.float().mean() == 0.5
+    for (facts, query), label in zip(questions(problems), problems.labels.tolist(), strict=True):
+        coded = TextCodec(CodecLimits()).encode({"facts": facts, "query": query}, "input")
+        assert len(coded["mask"]) <= NAMES
+        first = int(coded["placed"].argmax())
+        offset, distance = (part[0] for part in relatives(coded["parents"][None], np.array([first])))
+        last = int(coded["asked"].argmax())
+        assert distance[last] == links
+        asked = offset_of(query.split()[3])
+        assert asked is not None
+        off = abs(asked - offset[last])
+        assert off == 0 if label else off in {"paper": (2, 4), "near": (1,)}[split]
+
+
+def test_training_and_serving_agree_on_the_words() -> None:
+    """The names aside, which are drawn anew: the codec numbers them in order of appearance."""
+    problems = TASK.problems(np.random.default_rng(1), "paper", 4, 12)
+    for row, (facts, query) in enumerate(questions(problems)):
+        coded = WordsCodec(CodecLimits()).encode({"facts": facts, "query": query}, "input")["tokens"]
+        ours = problems.inputs[0][row][problems.inputs.mask[row]].numpy()
+        pairs = set(zip(ours.tolist(), coded.tolist(), strict=True))
+        assert len({one for one, _ in pairs}) == len({other for _, other in pairs}) == len(pairs)
+        assert all(one == other or WORDS[one][0] == WORDS[other][0] == "[" for one, other in pairs)
+
+
+def test_training_asks_one_question_of_chains_of_two_to_five() -> None:
+    rng = np.random.default_rng(2)
+    batches = [TASK.sample(rng, 16, 5) for _ in range(30)]
+    assert {batch.difficulty for batch in batches} == {2, 3, 4, 5}
+    for batch in batches:
+        assert batch.labels.shape == batch.weights.shape == (16, 1)
+        assert batch.labels.float().mean() == 0.5
+        assert float(batch.weights.sum()) == pytest.approx(1)
+    facts = [row for batch in batches for row in sentences(batch.inputs[0][0].tolist())[:-1]]
+    assert {fact.split()[3] for fact in facts} == {"parent", "child"}
+    assert len({fact.split()[0] for fact in facts}) == NAMES, "names are drawn anew"
+
+
+def test_shortcuts_are_measured_on_words_as_on_people() -> None:
+    people = TextTask().problems(np.random.default_rng(3), "paper", 5, 200)
+    words = TASK.problems(np.random.default_rng(3), "paper", 5, 200)
+    (one,), (other,) = (TASK.heuristics(problems).values() for problems in (people, words))
+    assert 0.5 <= one < 0.75
+    assert one == pytest.approx(other, abs=0.1)
+    assert TASK.unusual(np.random.default_rng(3), 4) == {}
+    inputs = TASK.random_inputs(np.random.default_rng(3), 4, 9)
+    assert inputs.mask.shape == (4, 9)
+    assert inputs[0].max() < len(WORDS)
+
+
+def test_the_interface_and_the_perception_are_one_choice() -> None:
+    with pytest.raises(ValueError, match="interface=words needs tree_share=0"):
+        TextTask(interface="words")
+    assert PAPER["text"].network.perception == PAPER["text"].task.interface == "words"  # type: ignore[union-attr]
+
+
+def test_a_run_that_reads_words_is_exported_with_its_vocabulary(tmp_path: Path) -> None:
+    words = ["updates=1", "batch=4", "network.width=16", "network.heads=2", "network.feed_forward=16"]
+    start("text", "paper", tmp_path / "run", None, [*words, "device=cpu"], Console(file=io.StringIO()), True)
+    torch.set_num_threads(1)
+    plan = CalibrationPlan(problems=4, max_steps=4)
+    bundle = export(tmp_path / "run", tmp_path / "text" / "1", plan, False, lambda _: None)
+    assert bundle.manifest.codec.vocabulary["parent"] == WORDS.index("parent")
+    subject = read_subject(bundle.folder)
+    assert isinstance(subject.task, TextTask)
+    assert subject.task.interface == "words"

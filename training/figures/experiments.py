@@ -1,0 +1,117 @@
+"""The pictures of the paper's experiments (training/reproduce.py), from their reports."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from training.figures.look import BLUE, GREY, INK, ORANGE, difficulty_axis
+
+Facts = dict[str, Any]
+SERIES = (  # figure of a comparison, its label, colour and marker (Okabe and Ito's colours)
+    ("in_distribution", "as trained on, best budget", "#56B4E9", "o"),
+    ("out_of_distribution", "beyond, best budget", BLUE, "s"),
+    ("one_step_each", "beyond, one step per {unit}", "#E69F00", "D"),
+    ("overthinking", "beyond, {longest} steps", ORANGE, "^"),
+)
+COLOURS = (BLUE, ORANGE, "#009E73")
+MARKERS = ("o", "s", "^")
+
+
+def draw_grid(report: Facts) -> Figure:
+    """Accuracy over difficulty and steps, one panel for each split."""
+    ((name, variant),) = report["variants"].items()
+    splits = report["splits"]
+    figure = Figure(figsize=(3.6 * len(splits) + 0.6, 3.4))
+    panels = figure.subplots(1, len(splits), squeeze=False)[0]
+    image = None
+    for axes, split in zip(panels, splits, strict=True):
+        grid = np.array(variant["grids"][split])
+        image = axes.imshow(grid, cmap="cividis", vmin=0.5, vmax=1.0, origin="lower", aspect="auto")
+        for row, column in np.ndindex(*grid.shape):
+            colour = INK if grid[row, column] > 0.8 else "#f0f0f0"
+            text = f"{grid[row, column] * 100:.0f}"
+            axes.text(column, row, text, ha="center", va="center", fontsize=5.5, color=colour)
+        axes.set_xticks(range(len(report["budgets"])), [str(steps) for steps in report["budgets"]])
+        axes.set_yticks(range(len(report["buckets"])), [str(bucket) for bucket in report["buckets"]])
+        axes.tick_params(length=0)
+        axes.set_xlabel("steps of thinking")
+        axes.set_ylabel(report["unit"])
+        if report["trained_to"] in report["buckets"]:
+            line = report["buckets"].index(report["trained_to"]) + 0.5
+            axes.axhline(line, color="white", linewidth=0.9, linestyle=(0, (4, 2)))
+            axes.text(-0.4, line + 0.06, "never trained on", color="white", va="bottom", fontsize=6)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        what = f"{split} negatives" if len(splits) > 1 else f"preset {name}"
+        axes.set_title(f"{report['task']}, {what}")
+    assert image is not None, "there is a split"
+    shares = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    bar = figure.colorbar(image, ax=panels.tolist(), pad=0.015, aspect=28, ticks=shares)
+    bar.ax.set_yticklabels(["50 % (chance)", "60 %", "70 %", "80 %", "90 %", "100 %"])
+    bar.outline.set_visible(False)
+    count = report["seeds"]
+    bar.set_label(f"accuracy, mean of {count} seed{'s' if count > 1 else ''}")
+    return figure
+
+
+def draw_comparison(report: Facts) -> Figure:
+    """A line for each variant: mean over seeds, and a bar from the worst seed to the best."""
+    names = list(report["variants"])
+    figure = Figure(figsize=(6.9, 0.36 * len(names) + 1.3))
+    axes = figure.add_subplot()
+    places = np.arange(len(names))[::-1]
+    for turn, (key, label, colour, marker) in enumerate(SERIES):
+        found = [report["variants"][name]["figures"][key] for name in names]
+        mean, low, high = (np.array([one[part] for one in found]) for part in ("mean", "lowest", "highest"))
+        height = places + 0.24 - 0.16 * turn
+        axes.hlines(height, low, high, color=colour, linewidth=1.4, alpha=0.6)
+        said = label.format(unit=report["unit"].removesuffix("s"), longest=report["longest"])
+        axes.plot(mean, height, marker, color=colour, markersize=4.2, label=said)
+    for between in places[:-1] - 0.5:
+        axes.axhline(between, color="#dddddd", linewidth=0.5)
+    axes.axvline(0.5, color=GREY, linewidth=0.8, linestyle=(0, (2, 2)))
+    axes.text(0.5, len(names) - 0.45, "chance", ha="center", va="bottom", fontsize=6.5, color="#555555")
+    axes.set_title(report["title"], pad=26)
+    axes.set_yticks(places, names)
+    axes.set_ylim(-0.55, len(names) - 0.45)
+    axes.set_xlim(0.4, 1.02)
+    axes.set_xticks([0.5, 0.6, 0.7, 0.8, 0.9, 1.0], ["50 %", "60 %", "70 %", "80 %", "90 %", "100 %"])
+    count = report["seeds"]
+    axes.set_xlabel(f"accuracy; mean of {count} seed{'s' if count > 1 else ''}, from the worst to the best")
+    axes.tick_params(axis="y", length=0)
+    axes.legend(loc="lower left", ncols=4, bbox_to_anchor=(-0.02, 1.03), borderaxespad=0, columnspacing=1.2)
+    return figure
+
+
+def draw_shortcuts(report: Facts) -> Figure:
+    """A panel for each task: each shortcut over difficulty, the splits by line style."""
+    tasks = report["tasks"]
+    figure = Figure(figsize=(6.9, 2.7))
+    panels = figure.subplots(1, len(tasks), sharey=True)
+    for axes, (task, found) in zip(panels, tasks.items(), strict=True):
+        for turn, (split, buckets) in enumerate(found["splits"].items()):
+            style = ("-", (0, (4, 1.5)), (0, (1, 1.2)))[turn]
+            along = [int(bucket) for bucket in buckets]
+            for kind, shortcut in enumerate(next(iter(buckets.values()))):
+                axes.plot(
+                    along,
+                    [of[shortcut] for of in buckets.values()],
+                    linestyle=style,
+                    marker=MARKERS[kind],
+                    markersize=2.4,
+                    linewidth=0.9,
+                    color=COLOURS[kind],
+                    label=shortcut if turn == 0 else None,
+                )
+            axes.plot([], [], color="#555555", linestyle=style, linewidth=0.9, label=f"split {split}")
+        axes.axhline(0.5, color=GREY, linewidth=0.6)
+        difficulty_axis(axes, [int(bucket) for bucket in next(iter(found["splits"].values()))], found["unit"])
+        axes.set_title(task)
+        axes.set_ylim(0.45, 1.35)
+        axes.legend(loc="upper center", fontsize=5.5, handlelength=2.6, labelspacing=0.25)
+    panels[0].set_yticks([0.5, 0.6, 0.7, 0.8, 0.9, 1.0], ["50 %", "60 %", "70 %", "80 %", "90 %", "100 %"])
+    panels[0].set_ylabel("accuracy of the shortcut")
+    return figure
