@@ -50,7 +50,9 @@ class RecurrentConfig:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         in_a_row = self.perception in ("brackets", "characters", "words")
         if (self.attention == "nearest" or self.rotary) and not in_a_row:
-            raise ValueError("attention=nearest and rotary need tokens in a row: brackets, characters or words")
+            raise ValueError(
+                "attention=nearest and rotary need tokens in a row: brackets, characters or words"
+            )
         if self.perception == "brackets" and self.attention != "nearest":
             raise ValueError("perception=brackets needs attention=nearest, which tells the order")
         if self.rotary and self.width // self.heads % 2:
