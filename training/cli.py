@@ -170,18 +170,25 @@ def promise(
         int, typer.Option(envvar="FATHOM_POOL", min=4, help="Problems per difficulty in all; even.")
     ] = 4800,
     steps: Annotated[int, typer.Option(envvar="FATHOM_STEPS", min=2, help="The budget in steps.")] = 256,
+    target: Annotated[
+        list[float] | None,
+        typer.Option(
+            envvar="FATHOM_TARGET", help="An accuracy to promise, repeatable; from 0.8 to 0.995 if not given."
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option(envvar="FATHOM_QUIET", help="Say nothing but errors.")] = False,
 ) -> None:
     """Check over 100 calibrations that target_accuracy keeps what it promises, on other problems."""
     from training.evaluate import read_subject
-    from training.promise import PromisePlan, table, write
+    from training.promise import TARGETS, PromisePlan, table, write
     from training.promise import promise as check
 
     console = Console(quiet=quiet, highlight=False)
     with _one_line(), _one_thread():
         subject = read_subject(bundle)
         where = out or Path("reports") / subject.name
-        report = check(subject, PromisePlan(problems, pool - pool % 2, steps), console.print)
+        plan = PromisePlan(problems, pool - pool % 2, steps, tuple(target or TARGETS))
+        report = check(subject, plan, console.print)
         path = write(report, where)
         console.print(table(report), soft_wrap=True)
         console.print(f"wrote {path}")
