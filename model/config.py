@@ -26,6 +26,7 @@ class RecurrentConfig:
     depth_embedding: int = 0  # rows of the learned depth embedding; 0: none
     reinjection: bool = False  # add the embedded input again at every step
     keep_given: bool = False  # tokens that something is known of from the start stay as they were given
+    echo: bool = False  # a token is shown, as if it were given, what the head says of it: a clean copy
     attention: Literal["softmax", "nearest"] = "softmax"  # nearest: the nearest match, left or right
     rotary: bool = False  # rotary positions on queries and keys
     adjacency_mask: bool = True  # a node attends to its predecessors and itself only
@@ -62,5 +63,7 @@ class RecurrentConfig:
         for name in ("depth_embedding", "layers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be 0 (none) or more")
+        if self.echo and self.perception != "family":
+            raise ValueError("echo needs a head that speaks of what can be given: perception=family")
         if self.layers and self.adaptive_time:
             raise ValueError("adaptive_time needs a shared block: layers=0")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -110,10 +112,41 @@ def test_who_is_given_stays_and_word_travels_one_link_a_step() -> None:
     assert heard == [[1, 2], [0, 1, 2, 3], [0, 1, 2, 3]]
 
 
+@torch.inference_mode()
+def test_the_hands_of_the_clock_do_not_disturb_each_other() -> None:
+    """Each is a strand of the state: what one of them says cannot change where the others go."""
+    model, problem = network(replace(CONFIG, echo=True)), inputs()
+    context, state = model.embed(problem)
+    other = state.clone()
+    other[..., : CONFIG.width] += torch.randn(CONFIG.width)
+    depth = torch.zeros(1, dtype=torch.int64)
+    after, changed = (model.step(each, context, problem.mask, depth) for each in (state, other))
+    unknown = ~model.marked(problem)[0, :, 0]
+    assert torch.equal(after[..., CONFIG.width :], changed[..., CONFIG.width :])
+    assert not torch.isclose(after, changed)[0, unknown, : CONFIG.width].any(dim=-1).all()
+
+
+@torch.inference_mode()
+def test_an_echo_shows_a_token_what_the_head_says_of_it() -> None:
+    """The block sees the state plus the embedding of what it stands for, each kind as likely as it is."""
+    model, problem = network(replace(CONFIG, echo=True)), inputs()
+    context, state = model.embed(problem)
+    shown: list[torch.Tensor] = []
+    model.block.register_forward_pre_hook(lambda _, given: shown.append(given[0]))
+    model.step(state, context, problem.mask, torch.zeros(1, dtype=torch.int64))
+    strands = state.reshape(1, -1, 3, CONFIG.width)[0]
+    for hand in range(3):
+        said = torch.softmax(model.head(model.head_norm(strands[:, hand])), dim=-1)
+        expected = strands[:, hand] + model.input_norm(said @ model.roles.weight)
+        torch.testing.assert_close(shown[0][hand], expected)
+
+
 def test_a_family_needs_a_head_for_each_direction_and_two_classes() -> None:
     for wrong in ({"heads": 1}, {"classes": 3}):
         config = RecurrentConfig(**{"width": 16, "heads": 2, "perception": "family", **wrong})
         with pytest.raises(ValueError, match="an even number of heads and two classes"):
             RecurrentTransformer(config)
+    with pytest.raises(ValueError, match="echo needs a head"):
+        RecurrentConfig(echo=True)
     with pytest.raises(ValueError, match="must be one of graph, family"):
         RecurrentConfig(perception="smell")
