@@ -84,10 +84,12 @@ def graph_problem(draw: random.Random, hops: int) -> Problem:
 
 
 def logic_problem(draw: random.Random, nesting: int) -> Problem:
-    """The value of a Boolean expression nested `nesting` parentheses deep, at most 120 characters long."""
+    """The value of a Boolean expression nested `nesting` brackets deep, no longer than a server takes."""
+    if not 0 <= nesting <= 32:
+        raise LoadTestError("a logic problem nests 0 to 32 brackets: change --difficulty")
     while True:
         text, value = _expression(draw, nesting)
-        if len(text) <= 120:
+        if len(text) <= 250:
             return Problem({"expression": text}, value)
 
 

@@ -87,8 +87,13 @@ def read_subject(path: Path) -> Subject:
         raise checkpoint.RunError(f"{path} is neither a run nor a bundle")
     bundle = read_bundle(path)
     config_text, weights = bundle.path(CONFIG).read_text("utf-8"), bundle.path(WEIGHTS)
-    network = RecurrentTransformer(RecurrentConfig(**json.loads(config_text)))
-    network.load_state_dict(safetensors.torch.load_file(weights))
+    try:
+        network = RecurrentTransformer(RecurrentConfig(**json.loads(config_text)))
+        network.load_state_dict(safetensors.torch.load_file(weights))
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise checkpoint.RunError(
+            f"{path} holds another version of Fathom's network: export it again"
+        ) from error
     manifest = bundle.manifest
     if manifest.task not in TASKS:
         raise checkpoint.RunError(f"{path} answers {manifest.task!r}; known are {', '.join(TASKS)}")

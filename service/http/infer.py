@@ -14,7 +14,7 @@ from service.http.client import GONE, read_body, waiting_client
 from service.http.front import check_key
 from service.http.latents import JsonPacker
 from service.http.requests import parse_request, prepare
-from service.http.schemas import EXAMPLE, ErrorBody, InferAnswer
+from service.http.schemas import EXAMPLES, ErrorBody, InferAnswer
 from service.http.streaming import FRAMES, SSE, EventStream, Format, FrameFormat, SseFormat
 from service.http.threads import Threads
 from service.metrics import Metrics
@@ -62,7 +62,10 @@ BODY = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": {"$ref": "#/components/schemas/InferRequest"}, "example": EXAMPLE}
+            "application/json": {
+                "schema": {"$ref": "#/components/schemas/InferRequest"},
+                "examples": {task: {"summary": task, "value": body} for task, body in EXAMPLES.items()},
+            }
         },
     }
 }

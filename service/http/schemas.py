@@ -11,12 +11,23 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic.config import JsonDict
 
-EXAMPLE: JsonDict = {
-    "model": "graph",
-    "input": {"edges": [["a", "b"], ["b", "c"]], "source": "a", "target": "c"},
-    "max_steps": 16,
-    "halting": {"criterion": "kl", "threshold": 0.001},
-    "include": ["probabilities", "scores"],
+EXAMPLES: dict[str, JsonDict] = {  # by task
+    "graph": {
+        "model": "graph",
+        "input": {"edges": [["a", "b"], ["b", "c"]], "source": "a", "target": "c"},
+        "max_steps": 16,
+        "halting": {"criterion": "kl", "threshold": 0.001},
+        "include": ["probabilities", "scores"],
+    },
+    "logic": {"model": "logic", "input": {"expression": "T & !(F | T)"}, "max_steps": 64},
+    "text": {
+        "model": "text",
+        "input": {
+            "facts": ["Ann is the parent of Bob", "Cid is the child of Bob"],
+            "query": "Ann is the grandparent of Cid",
+        },
+        "max_steps": 64,
+    },
 }
 GRAPH_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -39,8 +50,35 @@ GRAPH_SCHEMA: dict[str, Any] = {
         "nodes": {"type": "array", "items": {"type": ["string", "integer"]}},
     },
 }
+LOGIC_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "title": "LogicProblem",
+    "description": "Is the expression true? ! binds more tightly than &, and & than |.",
+    "required": ["expression"],
+    "additionalProperties": False,
+    "properties": {
+        "expression": {"type": "string", "description": "T, F, !, &, | and brackets; blanks mean nothing."}
+    },
+}
+TEXT_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "title": "TextProblem",
+    "description": "Does the query follow from the facts? Sentences like 'Ann is the parent of Bob'.",
+    "required": ["facts", "query"],
+    "additionalProperties": False,
+    "properties": {
+        "facts": {
+            "anyOf": [{"type": "array", "minItems": 1, "items": {"type": "string"}}, {"type": "string"}]
+        },
+        "query": {"type": "string"},
+    },
+}
+PROBLEM_SCHEMAS = [GRAPH_SCHEMA, LOGIC_SCHEMA, TEXT_SCHEMA]
 Problems = Annotated[
-    Any, WithJsonSchema({"anyOf": [GRAPH_SCHEMA, {"type": "array", "minItems": 1, "items": GRAPH_SCHEMA}]})
+    Any,
+    WithJsonSchema(
+        {"anyOf": [*PROBLEM_SCHEMAS, {"type": "array", "minItems": 1, "items": {"anyOf": PROBLEM_SCHEMAS}}]}
+    ),
 ]
 
 
@@ -89,7 +127,7 @@ class InferRequest(Part):
     """One problem or a list of them, and how long to think about each."""
 
     model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, json_schema_extra={"examples": [EXAMPLE]}
+        extra="forbid", strict=True, frozen=True, json_schema_extra={"examples": [*EXAMPLES.values()]}
     )
 
     model: str | None = Field(

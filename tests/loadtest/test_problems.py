@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 
 from loadtest.errors import LoadTestError
-from loadtest.problems import generate, graph_problem, read_problems, relation, text_problem
+from loadtest.problems import generate, graph_problem, logic_problem, read_problems, relation, text_problem
+from model.codecs import CodecLimits
+from model.codecs.graph import GraphCodec
+from model.codecs.logic import LogicCodec
+from model.codecs.text import TextCodec
 
 
 def distance(problem: dict[str, Any]) -> int | None:
@@ -61,7 +65,25 @@ def test_the_value_of_every_expression_is_right_and_fits_the_model() -> None:
     for problem in generate("logic", 200, (0, 8), seed=2):
         expression = problem.input["expression"]
         assert evaluate(expression) is problem.label
-        assert len(expression) <= 120
+        assert len(expression) <= 250
+
+
+def test_the_codecs_read_every_generated_problem() -> None:
+    """The generators know nothing of the codecs, as the load test knows nothing of the model."""
+    codecs = {"graph": GraphCodec, "logic": LogicCodec, "text": TextCodec}
+    hardest = {"graph": 64, "logic": 32, "text": 16}
+    for task, codec in codecs.items():
+        for problem in generate(task, 150, (1, hardest[task]), seed=4):
+            codec(CodecLimits()).encode(problem.input, "input")
+
+
+def test_an_expression_is_exactly_as_deep_as_asked_and_no_deeper_than_fits() -> None:
+    draw = random.Random(3)
+    for nesting in (0, 1, 8, 14, 20, 32):
+        text = logic_problem(draw, nesting).input["expression"]
+        assert max(text[:place].count("(") - text[:place].count(")") for place in range(len(text))) == nesting
+    with pytest.raises(LoadTestError, match="0 to 32 brackets"):
+        logic_problem(draw, 33)
 
 
 def test_kinship_answers_follow_from_the_facts() -> None:

@@ -11,7 +11,12 @@ from typing import Any
 
 import pytest
 
+from model.codecs import CodecLimits
+from model.codecs.graph import GraphCodec
+from model.codecs.logic import LogicCodec
+from model.codecs.text import TextCodec
 from service.fleet import version_order
+from service.http.schemas import InferRequest
 from service.metrics import Metrics
 from service.settings import read_settings
 from tests.service.servers import CountingRunner, Running, chain, counting_bundle, serving
@@ -199,7 +204,15 @@ def test_openapi_describes_requests_streams_and_errors(server: Running) -> None:
     infer = schema["paths"]["/v1/infer"]["post"]
     body = infer["requestBody"]["content"]["application/json"]
     assert resolve(schema, body["schema"])["additionalProperties"] is False
-    assert server.infer(body["example"]["input"], max_steps=3).status_code == 200
+    examples = {task: example["value"] for task, example in body["examples"].items()}
+    assert server.infer(examples["graph"]["input"], max_steps=3).status_code == 200
+    codecs = {"graph": GraphCodec, "logic": LogicCodec, "text": TextCodec}
+    for task, codec in codecs.items():
+        codec(CodecLimits()).encode(examples[task]["input"], "input")
+        InferRequest.model_validate(examples[task])
+    assert examples.keys() == codecs.keys()
+    kinds = resolve(schema, body["schema"])["properties"]["input"]["anyOf"]
+    assert [kind.get("title") for kind in kinds] == ["GraphProblem", "LogicProblem", "TextProblem", None]
     assert {"400", "401", "404", "413", "422", "429", "500", "503"} <= set(infer["responses"])
     assert {"application/json", "text/event-stream", "application/vnd.fathom.frames"} == set(
         infer["responses"]["200"]["content"]

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from model.halting import CRITERIA, HaltingRule
 from model.recurrent import RecurrentTransformer
 from model.scores import SCORES
-from training.config import PRESETS
 from training.evaluate import Evaluation, Subject
 from training.figures import draw
 from training.figures.followed import Followed, follow
@@ -23,17 +22,26 @@ from training.figures.frontier import boundary, draw_frontier
 from training.figures.halting import draw_halting
 from training.figures.look import LOOKS, look
 from training.figures.thresholds import draw_thresholds
+from training.forms import torch_form
 from training.measure import Trace
+from training.presets import preset
 
 TASKS = ("graph", "logic", "text")
 
 
 def subject(name: str) -> Subject:
     """A network that has learnt nothing."""
-    config = PRESETS[name, "default"]
+    config = preset(name, "default")
     torch.manual_seed(0)
     network = RecurrentTransformer(replace(config.network, width=16, heads=2, feed_forward=8)).eval()
-    return Subject(name, network, config.task, HaltingRule("latent_diff", 0.1), config.curriculum.end)
+    return Subject(
+        name,
+        network,
+        torch_form(network),
+        config.task,
+        HaltingRule("latent_diff", 0.1),
+        config.curriculum.end,
+    )
 
 
 def traced(right_from: int, limit: int, problems: int = 8, moving: bool = True) -> Trace:

@@ -11,12 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from model.codecs.logic import CHARACTERS
 from model.halting import TINY
-from model.perception import BracketInputs, SequenceInputs
+from model.perception import BracketInputs, Inputs, SequenceInputs
 from training.evaluate import Subject
 from training.figures.followed import Followed
 from training.figures.look import GREY, INK, ORANGE
+from training.task import Task
 
 BIG = 0.5  # a token is still being told something when it moves by this share of its own length
 FLOOR = 1e-6
@@ -44,7 +44,7 @@ def draw_latents(subject: Subject, followed: Followed) -> Figure:
 
     figure = Figure(figsize=(6.9, 5.6))
     grid = figure.add_gridspec(2, 2, hspace=0.42, wspace=0.28, width_ratios=(1.0, 1.1), bottom=0.13)
-    _movement(figure, figure.add_subplot(grid[0, :]), movement, read, inputs, subject.task.unit)
+    _movement(figure, figure.add_subplot(grid[0, :]), movement, read, inputs, subject.task)
     distances = figure.add_subplot(grid[1, 0])
     _distance(distances, movement, read, final)
     _plane(figure, figure.add_subplot(grid[1, 1]), path, read, final)
@@ -53,7 +53,7 @@ def draw_latents(subject: Subject, followed: Followed) -> Figure:
     return figure
 
 
-def _movement(figure: Figure, axes: Axes, movement: Floats, read: int, inputs: Any, unit: str) -> None:
+def _movement(figure: Figure, axes: Axes, movement: Floats, read: int, inputs: Inputs, task: Task) -> None:
     """Steps upwards, tokens across: a text in its own order, anything else in the order of its last move."""
     steps, tokens = movement.shape
     big = movement > BIG
@@ -78,19 +78,21 @@ def _movement(figure: Figure, axes: Axes, movement: Floats, read: int, inputs: A
     axes.yaxis.get_major_locator().set_params(integer=True)
     axes.tick_params(length=0)
     if isinstance(inputs, BracketInputs | SequenceInputs):
-        names = [CHARACTERS[token] for token in inputs.tokens[0, :tokens].tolist()]
-        size = min(8.0, 500 / tokens)
-        axes.set_xticks(range(tokens), names, fontsize=size, family="monospace")
+        words = {kind: word for word, kind in task.codec.vocabulary.items()}
+        names = [words.get(kind, "?") for kind in inputs.tokens[0, :tokens].tolist()]
+        characters = max(map(len, names)) == 1
+        style: Any = {"rotation": 0 if characters else 90, "family": "monospace" if characters else None}
+        axes.set_xticks(range(tokens), names, fontsize=min(8.0, 500 / tokens), **style)
         axes.tick_params(axis="x", pad=1)
         axes.get_xticklabels()[place].set_color(ORANGE)
-        axes.set_xlabel("the expression")
+        axes.set_xlabel("the expression" if characters else "word by word")
     else:
         axes.set_xticks([place], ["the token read out"], color=ORANGE, fontsize=7)
         crossed = np.unique(arrival[arrival > 0])
         wave = len(crossed) > 2 and len(crossed) >= 0.9 * crossed.max()
         axes.set_xlabel(
             "tokens in the order in which they come to rest"
-            + (f": one {unit.removesuffix('s')} a step" if wave else "")
+            + (f": one {task.unit.removesuffix('s')} a step" if wave else "")
         )
     bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=20, extend="both")
     bar.set_label("relative movement")
