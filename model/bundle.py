@@ -27,6 +27,7 @@ from model.manifest import FORMAT_VERSION, FileEntry, Manifest
 
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 4 * 2**20  # bytes; a manifest is a page of text, anything larger is not one
+DRAFT, ASIDE = ".part", ".old"  # endings of folders that are being written, or being replaced
 EMBED_ONNX, STEP_ONNX, TORCHSCRIPT = "embed.onnx", "step.onnx", "model.ts"
 WEIGHTS, CONFIG = "weights.safetensors", "config.json"
 
@@ -74,9 +75,11 @@ def find_bundles(repository: Path) -> Iterator[Bundle]:
     """Every bundle under repository/<model>/<version>/, in order of name and version.
 
     Raises BundleError if there is no bundle, if a folder's names are not its manifest's, or if any
-    bundle is unsound: a repository is served whole or not at all.
+    bundle is unsound: a repository is served whole or not at all. What an export has not finished, or
+    has set aside, is no bundle of the repository.
     """
-    manifests = sorted(repository.glob(f"*/*/{MANIFEST}"))
+    found = sorted(repository.glob(f"*/*/{MANIFEST}"))
+    manifests = [path for path in found if path.parent.suffix not in (DRAFT, ASIDE)]
     if not manifests:
         raise BundleError(f"{repository}: no bundle here; expected <model>/<version>/{MANIFEST} below it")
     for path in manifests:

@@ -122,13 +122,14 @@ class RecurrentTransformer(nn.Module):
         """Strands as rows of their own: (B, N, K W) -> (B K, N, W)."""
         if self.strands == 1:
             return state
-        return state.unflatten(-1, (self.strands, self.config.width)).transpose(1, 2).flatten(0, 1)
+        parts = state.reshape(*state.shape[:2], self.strands, self.config.width)
+        return parts.transpose(1, 2).flatten(0, 1)
 
     def _joined(self, rows: Tensor) -> Tensor:
         """Strands side by side: (B K, N, W) -> (B, N, K W)."""
         if self.strands == 1:
             return rows
-        return rows.unflatten(0, (-1, self.strands)).transpose(1, 2).flatten(2)
+        return rows.reshape(-1, self.strands, *rows.shape[1:]).transpose(1, 2).flatten(2)
 
     def _block(self, depth: Tensor) -> Block | None:
         """The shared block; of a network of fixed depth the one whose turn it is, None after the last."""
@@ -155,7 +156,9 @@ class RecurrentTransformer(nn.Module):
 
     def _said(self, read: Tensor) -> Tensor:
         """The R tokens that are read, (..., R, D) -> what the head says of each strand, put together."""
-        strands = read.unflatten(-1, (self.strands, self.config.width)).transpose(-2, -3).flatten(-2)
+        strands = (
+            read.reshape(*read.shape[:-1], self.strands, self.config.width).transpose(-2, -3).flatten(-2)
+        )
         return self.perception.spread(self.head(self.head_norm(strands)))  # (..., K, R W) before
 
     def _readable(self, state: Tensor) -> Tensor:

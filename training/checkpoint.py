@@ -10,9 +10,11 @@ whole checkpoint in place. Nothing is pickled.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from torch import Tensor
 
 from model.errors import FathomError
 
+CONFIG = "config.json"
 TENSORS, STATE = "tensors.safetensors", "state.json"
 KEPT = 2  # checkpoints of a run that stay; older ones go
 
@@ -66,7 +69,9 @@ def save(run: Path, checkpoint: Checkpoint) -> Path:
         for old in _whole(run)[:-KEPT]:
             shutil.rmtree(old)
     except OSError as error:
-        raise unwritable(run, error) from error
+        shutil.rmtree(draft, ignore_errors=True)  # a full disk is no place for half a checkpoint
+        kept = f"; make room and continue with --resume {run}" if exists(run) else ""
+        raise RunError(f"{unwritable(run, error).message}{kept}") from error
     return folder
 
 
@@ -86,6 +91,17 @@ def load(run: Path) -> Checkpoint:
 def exists(run: Path) -> bool:
     """Whether a run has a checkpoint to continue from."""
     return bool(_whole(run))
+
+
+@contextlib.contextmanager
+def must_fit(run: Path) -> Iterator[None]:
+    """Raises RunError where what a checkpoint holds is not what its run's configuration makes."""
+    try:
+        yield
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"the checkpoint in {run} does not fit its {CONFIG}: one of them is another run's or was edited"
+        ) from error
 
 
 def write_durably(path: Path, content: bytes) -> None:

@@ -16,12 +16,6 @@ from model.errors import FathomError
 app = typer.Typer(help="Train, evaluate and export depth-recurrent models.", no_args_is_help=True)
 
 
-class TaskName(StrEnum):
-    GRAPH = "graph"
-    LOGIC = "logic"
-    TEXT = "text"
-
-
 class Preset(StrEnum):
     DEFAULT = "default"
     PAPER = "paper"
@@ -39,7 +33,7 @@ class ExperimentName(StrEnum):
 
 @app.command()
 def train(
-    task: Annotated[TaskName, typer.Argument(help="What to learn.")],
+    task: Annotated[str, typer.Argument(metavar="TASK", help="What to learn: graph, logic or text.")],
     preset: Annotated[
         Preset,
         typer.Option(
@@ -68,7 +62,7 @@ def train(
 
     chosen = [*(set_ or []), *([f"seed={seed}", f"data_seed={seed}"] if seed is not None else [])]
     with _one_line():
-        start(task.value, preset.value, out, resume, chosen, Console(), quiet)
+        start(task, preset.value, out, resume, chosen, Console(), quiet)
 
 
 @app.command()
@@ -87,6 +81,7 @@ def evaluate(
     quiet: Annotated[bool, typer.Option(envvar="FATHOM_QUIET", help="Say nothing but errors.")] = False,
 ) -> None:
     """Measure accuracy over difficulty and steps, and every halting criterion; draw the frontier."""
+    from training.drafts import drafted
     from training.evaluate import EvaluationPlan, read_subject, write
     from training.evaluate import evaluate as measure
     from training.figures import draw
@@ -95,9 +90,10 @@ def evaluate(
     with _one_line(), _one_thread():
         subject = read_subject(model)
         where = out or Path("reports") / subject.name
-        evaluation = measure(subject, EvaluationPlan(problems - problems % 2, steps), console.print)
-        write(evaluation, where)
-        draw(evaluation, where)
+        with drafted(where) as draft:
+            evaluation = measure(subject, EvaluationPlan(problems - problems % 2, steps), console.print)
+            write(evaluation, draft)
+            draw(evaluation, draft)
         console.print(f"wrote {where}: report.md, evaluation.json, two tables as CSV, the pictures")
 
 
@@ -174,18 +170,25 @@ def promise(
         int, typer.Option(envvar="FATHOM_POOL", min=4, help="Problems per difficulty in all; even.")
     ] = 4800,
     steps: Annotated[int, typer.Option(envvar="FATHOM_STEPS", min=2, help="The budget in steps.")] = 256,
+    target: Annotated[
+        list[float] | None,
+        typer.Option(
+            envvar="FATHOM_TARGET", help="An accuracy to promise, repeatable; from 0.8 to 0.995 if not given."
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option(envvar="FATHOM_QUIET", help="Say nothing but errors.")] = False,
 ) -> None:
     """Check over 100 calibrations that target_accuracy keeps what it promises, on other problems."""
     from training.evaluate import read_subject
-    from training.promise import PromisePlan, table, write
+    from training.promise import TARGETS, PromisePlan, table, write
     from training.promise import promise as check
 
     console = Console(quiet=quiet, highlight=False)
     with _one_line(), _one_thread():
         subject = read_subject(bundle)
         where = out or Path("reports") / subject.name
-        report = check(subject, PromisePlan(problems, pool - pool % 2, steps), console.print)
+        plan = PromisePlan(problems, pool - pool % 2, steps, tuple(target or TARGETS))
+        report = check(subject, plan, console.print)
         path = write(report, where)
         console.print(table(report), soft_wrap=True)
         console.print(f"wrote {path}")

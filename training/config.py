@@ -150,12 +150,12 @@ LOGIC = TrainConfig(
     curriculum=CurriculumConfig(
         start=0,
         end=6,
-        burn_in=250,
+        burn_in=120,
         burn_in_every=10,
         burn_in_growth=0.05,
         burn_in_draw="logarithmic",
     ),
-    updates=2400,
+    updates=1600,
     first_steps=3,
     steps_per_unit=2,  # an operator hears its operands, then a bracket its operators
     noise=0.2,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from model.bundle import (
     CONFIG,
+    DRAFT,
     EMBED_ONNX,
     STEP_ONNX,
     TORCHSCRIPT,
@@ -33,6 +33,7 @@ from training import run
 from training.calibrate import CalibrationPlan, calibrate, choose_default
 from training.checkpoint import unwritable
 from training.config import as_dict
+from training.drafts import swap
 from training.formats import write_onnx, write_torchscript
 from training.forms import onnx_form
 from training.parity import check_parity
@@ -63,7 +64,7 @@ def export(folder: Path, out: Path, plan: CalibrationPlan, replace: bool, say: S
         )
     task, model = config.task, ServedModel(network).eval()
     description = _describe(model, task, name, version)
-    draft = out.with_name(f"{out.name}.part")
+    draft = out.with_name(f"{out.name}{DRAFT}")
     try:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
@@ -95,8 +96,7 @@ def export(folder: Path, out: Path, plan: CalibrationPlan, replace: bool, say: S
             },
         }
         write_manifest(draft, facts, [EMBED_ONNX, STEP_ONNX, TORCHSCRIPT, WEIGHTS, CONFIG])
-        shutil.rmtree(out, ignore_errors=True)
-        os.replace(draft, out)
+        swap(draft, out)
     except OSError as error:
         raise unwritable(out, error) from error
     finally:

@@ -43,7 +43,7 @@ class HeadTrainer:
         each = F.binary_cross_entropy_with_logits(stops, stays, reduction="none").mean(dim=0)
         share = each.sum() / whole
         self.optimizer.zero_grad()
-        share.backward()
+        share.backward()  # type: ignore[no-untyped-call]
         for parameter in self._head.parameters():
             if parameter.grad is not None:
                 self._world.total(parameter.grad)

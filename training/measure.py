@@ -107,7 +107,8 @@ def _lengths(problems: Problems) -> Tensor:
 
 def _cut(tensor: Tensor, chosen: Tensor, length: int) -> Tensor:
     """Some rows of an input, every other axis cut to a length, in memory of its own."""
-    return tensor[(chosen, *[slice(length)] * (tensor.dim() - 1))].contiguous()
+    index: tuple[Tensor | slice, ...] = (chosen, *[slice(length)] * (tensor.dim() - 1))
+    return tensor[index].contiguous()
 
 
 @torch.inference_mode()

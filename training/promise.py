@@ -32,7 +32,7 @@ from training.report import table as markdown_table
 
 SEED = 901_007  # of the pool; neither calibration nor evaluation draws from it
 RESAMPLES = 100
-TARGETS = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
+TARGETS = (0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 0.995)
 
 Say = Callable[[str], None]
 
@@ -47,6 +47,8 @@ class PromisePlan:
     targets: tuple[float, ...] = TARGETS
 
     def __post_init__(self) -> None:
+        if not all(0 < target < 1 for target in self.targets):
+            raise checkpoint.RunError("a target is an accuracy between 0 and 1, such as 0.95")
         if not 1 <= self.calibration < self.pool:
             raise checkpoint.RunError(
                 f"a pool of {self.pool} problems leaves none to check {self.calibration} on; make it larger"

@@ -115,7 +115,7 @@ def _unusual(report: Report) -> str:
 
 
 def _criteria(report: Report, split: Report) -> str:
-    """Every criterion at its safest, its usual and its loosest threshold, by difficulty."""
+    """Every criterion at its safest, its usual, its loosest and the default's threshold, by difficulty."""
     buckets = list(split)
     chosen = [buckets[round(place * (len(buckets) - 1) / (SHOWN - 1))] for place in range(SHOWN)]
     chosen = list(dict.fromkeys(chosen))
@@ -124,7 +124,8 @@ def _criteria(report: Report, split: Report) -> str:
         entries = list(grouped)
         usual = CRITERIA[name].default
         nearest = min(entries, key=lambda entry: abs(entry["threshold"] - usual))
-        for entry in [each for each in entries if each in (entries[0], nearest, entries[-1])]:
+        default = [entry for entry in entries if report["rule"].items() <= entry.items()]
+        for entry in [each for each in entries if each in (entries[0], nearest, entries[-1], *default)]:
             cells = [entry["buckets"][bucket] for bucket in chosen]
             figures = [f"{percent(cell['accuracy'])} in {cell['mean_steps']:.1f}" for cell in cells]
             rows.append([f"`{name}`", f"{entry['threshold']:g}", f"{entry['patience']}", *figures])
@@ -145,7 +146,7 @@ def _default(report: Report) -> str:
     return (
         f"`{rule['criterion']}` at {rule['threshold']:g}, patience {rule['patience']}: loses "
         f"{overall['lost'] * 100:.2f} % of accuracy against {overall['best_budget']} steps for everybody, "
-        f"and takes {overall['share_of_fixed']:.0%} of a fixed budget of {facts['fixed']} steps.\n\n"
+        f"and takes {overall['share_of_fixed'] * 100:.0f} % of a fixed budget of {facts['fixed']} steps.\n\n"
         + table(header, rows)
     )
 
@@ -155,7 +156,7 @@ def _default_row(name: str, facts: Report) -> list[str]:
     cells = [name, percent(facts["accuracy"]), best, f"{facts['mean_steps']:.1f}"]
     for place, part in enumerate((facts["all"], facts["waiting"])):
         steps = [] if place == 0 else [NONE if part is None else f"{part['steps']:.1f}"]
-        rest = [NONE, NONE] if part is None else [f"{part['oracle']:.1f}", f"{part['over']:+.0%}"]
+        rest = [NONE, NONE] if part is None else [f"{part['oracle']:.1f}", f"{part['over'] * 100:+.0f} %"]
         cells += [*steps, *rest]
     return cells
 
@@ -190,5 +191,5 @@ def _point(point: CalibrationPoint) -> list[str]:
         f"{point.mean_steps:.1f}",
         percent(point.accuracy),
         percent(point.hardest_accuracy),
-        f"{math.floor(point.guaranteed * 1e4) / 1e2:.2f} %",
+        f"{point.guaranteed * 100:.2f} %",
     ]

@@ -28,7 +28,8 @@ from training import checkpoint, run
 from training.checkpoint import RunError
 from training.config import TASKS, TrainConfig, as_dict
 from training.experiments import Experiment, Measure, Variant
-from training.measure import TOKENS, trace
+from training.forms import torch_form
+from training.measure import trace
 from training.start import carry_out, device_of
 from training.task import Problems, Task
 from training.trainer import Interrupted
@@ -36,6 +37,7 @@ from training.trainer import Interrupted
 SEED = 515_151  # of the problems that are measured; every run sees the same
 MEASURED, PROCESSOR = "measured.json", "processor.json"
 SHORTCUT_PROBLEMS = 1000
+ROWS = 64  # that are run together
 
 Say = Callable[[str], None]
 Facts = dict[str, Any]
@@ -150,7 +152,7 @@ def _measure(network: RecurrentTransformer, job: Job) -> Facts:
         accuracy[split] = {}
         for bucket in measure.buckets:
             problems = _problems(task, split, bucket, measure.problems)
-            traced = trace(network, problems, measure.longest, device)
+            traced = trace(torch_form(network, device), problems, measure.longest)
             accuracy[split][str(bucket)] = [round(float(at), 4) for at in traced.right.mean(axis=0)]
             if network.time is not None:
                 ponder[str(bucket)] = round(steps_taken(network, problems, measure.longest, device), 3)
@@ -161,10 +163,9 @@ def _measure(network: RecurrentTransformer, job: Job) -> Facts:
 def steps_taken(network: RecurrentTransformer, problems: Problems, limit: int, device: str) -> float:
     """Mean over tokens of the steps they take before they halt by themselves, at most `limit`."""
     assert network.time is not None, "only adaptive computation time halts tokens"
-    rows = max(1, TOKENS // problems.inputs.mask.shape[1])
     taken = tokens = 0.0
-    for start in range(0, len(problems.labels), rows):
-        inputs = type(problems.inputs)(*(part[start : start + rows].to(device) for part in problems.inputs))
+    for start in range(0, len(problems.labels), ROWS):
+        inputs = type(problems.inputs)(*(part[start : start + ROWS].to(device) for part in problems.inputs))
         context, state = network.embed(inputs)
         for step in range(limit):
             depth = torch.full((state.shape[0],), step, dtype=torch.int64, device=device)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -15,34 +16,48 @@ from typing import Any
 
 import torch
 
+from model.bundle import MANIFEST
 from model.config import RecurrentConfig
 from model.recurrent import RecurrentTransformer
 from training import checkpoint
 from training.checkpoint import RunError
 from training.config import TrainConfig, differences, from_json, to_json
 
-CONFIG, PROVENANCE, METRICS = "config.json", "provenance.json", "metrics.jsonl"
+CONFIG = checkpoint.CONFIG
+PROVENANCE, METRICS = "provenance.json", "metrics.jsonl"
 
 
 def create(run: Path, config: TrainConfig, device: str, processes: int) -> None:
     """Make the folder of a new run. Raises RunError if it is taken or cannot be written."""
     if (run / CONFIG).exists():
-        raise RunError(f"{run} holds a run already: continue it with --resume {run}, or choose another --out")
+        if checkpoint.exists(run):
+            further = f"continue it with --resume {run}, or choose another --out"
+        else:
+            further = "it has no checkpoint; remove it unless it is training now, or choose another --out"
+        raise RunError(f"{run} holds a run already: {further}")
     try:
         run.mkdir(parents=True, exist_ok=True)
         checkpoint.write_durably(run / CONFIG, to_json(config).encode())
         facts = json.dumps(_provenance(device, processes), indent=2) + "\n"
         checkpoint.write_durably(run / PROVENANCE, facts.encode())
     except OSError as error:
+        for name in (CONFIG, PROVENANCE):  # half a run would be in the way of the next
+            with contextlib.suppress(OSError):
+                (run / name).unlink()
         raise checkpoint.unwritable(run, error) from error
 
 
 def read_config(run: Path) -> TrainConfig:
     """The configuration of a run. Raises RunError or ConfigError."""
     try:
-        return from_json((run / CONFIG).read_text("utf-8"))
+        text = (run / CONFIG).read_text("utf-8")
     except OSError as error:
         raise RunError(f"{run} is not a run: {CONFIG} cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise RunError(f"{run} is not a run: {CONFIG} is not text") from error
+    if (run / MANIFEST).exists():
+        raise RunError(f"{run} is a bundle, not a run: give the folder that fathom train wrote")
+    return from_json(text)
 
 
 def check_same(run: Path, config: TrainConfig) -> None:
@@ -66,7 +81,8 @@ def read_network(run: Path) -> tuple[RecurrentTransformer, checkpoint.Checkpoint
     """The averaged weights of the newest checkpoint, as a network that is ready to answer."""
     saved = checkpoint.load(run)
     network = build_network(read_config(run).network)
-    network.load_state_dict(saved.part("ema"))
+    with checkpoint.must_fit(run):
+        network.load_state_dict(saved.part("ema"))
     return network.eval(), saved
 
 
@@ -82,7 +98,7 @@ class Metrics:
         """Lines after from_update, which a resumed run will write again, are dropped."""
         self._path = run / METRICS
         try:
-            lines = self._path.read_text("utf-8").splitlines() if self._path.exists() else []
+            lines = self._path.read_text("utf-8", "replace").splitlines() if self._path.exists() else []
             kept = [line for line in lines if _update_of(line) <= from_update]
             draft = self._path.with_suffix(".part")
             checkpoint.write_durably(draft, "".join(f"{line}\n" for line in kept).encode())

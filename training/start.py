@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 
 from training import checkpoint, run
-from training.config import ConfigError, TrainConfig, configure
+from training.config import TASKS, ConfigError, TrainConfig, configure
 from training.parallel import joined
 from training.presets import preset as preset_of
 from training.trainer import Outcome, Trainer
@@ -24,6 +24,8 @@ def start(
     silent: bool,
 ) -> Outcome:
     """Begin or continue a run and train it to the end. Raises FathomError where that cannot be."""
+    if task not in TASKS:
+        raise ConfigError(f"unknown task {task!r}; there are {', '.join(TASKS)}")
     if resume is not None:
         if out is not None and out.resolve() != resume.resolve():
             raise ConfigError("--resume continues a run in its own folder: leave --out away")

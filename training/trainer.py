@@ -83,7 +83,7 @@ class Trainer:
         """Train to the last update. Raises Interrupted on SIGINT or SIGTERM, after saving."""
         config, leads = self.config, self.world.leads
         metrics = Metrics(self.run, self.updates) if leads else None
-        accuracy = 0.0
+        accuracy: float | None = None
         with Display(config, console, silent or not leads) as display, _stop_signals() as stop:
             since = time.monotonic()
             while self.updates < config.all_updates:
@@ -103,6 +103,8 @@ class Trainer:
                     raise Interrupted(
                         f"stopped after {self.updates} updates; continue with --resume {self.run}"
                     )
+            if accuracy is None:  # nothing was left to do, or another process has measured it
+                accuracy = self._probe() if leads else 0.0
         return Outcome(self.updates, self.seconds, accuracy)
 
     def save(self) -> None:
@@ -111,7 +113,11 @@ class Trainer:
             checkpoint.save(self.run, self._checkpoint())
 
     def restore(self, saved: Checkpoint) -> None:
-        """Become what the checkpoint holds."""
+        """Become what the checkpoint holds. Raises RunError where that is not of this configuration."""
+        with checkpoint.must_fit(self.run):
+            self._restore(saved)
+
+    def _restore(self, saved: Checkpoint) -> None:
         state = saved.state
         self.network.load_state_dict(saved.part("model"))
         self.averaged.load_state_dict(saved.part("ema"))

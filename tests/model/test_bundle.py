@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,12 @@ def folder(tmp_path: Path) -> Path:
     (place / "step.onnx").write_bytes(b"step")
     write_manifest(place, FACTS, ["step.onnx"])
     return place
+
+
+def test_what_an_export_has_not_finished_is_not_served(folder: Path) -> None:
+    for ending in (".part", ".old"):
+        shutil.copytree(folder, folder.with_name(f"1{ending}"))
+    assert [bundle.folder for bundle in find_bundles(folder.parent.parent)] == [folder]
 
 
 def rewrite(folder: Path, **changes: Any) -> None:

@@ -193,6 +193,7 @@ def test_a_full_disk_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(RunError, match=r"cannot write to .*: No space left on device$"):
         checkpoint.save(tmp_path, Checkpoint({"model.a": torch.ones(1)}, {"update": 1}))
+    assert list((tmp_path / "checkpoints").iterdir()) == [], "and no half checkpoint takes up room"
 
 
 def test_two_processes_train_the_model_that_one_would(tmp_path: Path) -> None:

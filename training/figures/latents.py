@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from model.codecs.logic import CHARACTERS
 from model.halting import TINY
-from model.perception import SequenceInputs
+from model.perception import BracketInputs, SequenceInputs
 from training.evaluate import Subject
 from training.figures.followed import Followed
 from training.figures.look import GREY, INK, ORANGE
@@ -58,7 +58,11 @@ def _movement(figure: Figure, axes: Axes, movement: Floats, read: int, inputs: A
     steps, tokens = movement.shape
     big = movement > BIG
     arrival = np.where(big.any(axis=0), steps - big[::-1].argmax(axis=0), 0)
-    order = np.arange(tokens) if isinstance(inputs, SequenceInputs) else np.argsort(arrival, kind="stable")
+    order = (
+        np.arange(tokens)
+        if isinstance(inputs, BracketInputs | SequenceInputs)
+        else np.argsort(arrival, kind="stable")
+    )
     image = axes.imshow(
         np.maximum(movement[:, order], 1e-9),
         cmap="cividis",
@@ -73,7 +77,7 @@ def _movement(figure: Figure, axes: Axes, movement: Floats, read: int, inputs: A
     axes.set_ylabel("step")
     axes.yaxis.get_major_locator().set_params(integer=True)
     axes.tick_params(length=0)
-    if isinstance(inputs, SequenceInputs):
+    if isinstance(inputs, BracketInputs | SequenceInputs):
         names = [CHARACTERS[token] for token in inputs.tokens[0, :tokens].tolist()]
         size = min(8.0, 500 / tokens)
         axes.set_xticks(range(tokens), names, fontsize=size, family="monospace")
