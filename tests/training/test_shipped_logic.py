@@ -1,0 +1,50 @@
+"""The shipped logic bundle keeps what is asked of it, on a sample: far deeper than it was trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from training.evaluate import Subject, read_subject
+from training.measure import trace
+
+BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "logic" / "1"
+LEVELS = [1, 8, 11, 14]
+PROBLEMS = 40  # two of them wrong are 95 %: a model that is right 98 times in 100 passes with room to spare
+
+
+@pytest.fixture(scope="module")
+def subject() -> Subject:
+    torch.set_num_threads(1)
+    return read_subject(BUNDLE)
+
+
+@pytest.mark.parametrize("split", ["paper", "anyhow"])
+@pytest.mark.parametrize("levels", LEVELS)
+def test_nested_expressions_are_answered_within_64_steps(subject: Subject, split: str, levels: int) -> None:
+    problems = subject.task.problems(np.random.default_rng(8), split, levels, PROBLEMS)
+    assert trace(subject.form, problems, 64).accuracy(64) >= 0.95
+
+
+def test_thinking_longer_changes_nothing(subject: Subject) -> None:
+    problems = subject.task.problems(np.random.default_rng(9), "paper", 8, PROBLEMS)
+    traced = trace(subject.form, problems, 256)
+    assert traced.accuracy(256) >= traced.accuracy(64) - 0.01
+
+
+@pytest.mark.parametrize("levels", LEVELS)
+def test_halting_by_itself_is_right_and_soon(subject: Subject, levels: int) -> None:
+    problems = subject.task.problems(np.random.default_rng(10), "paper", levels, PROBLEMS)
+    traced = trace(subject.form, problems, 96)
+    answers, depths = traced.halted(subject.rule)
+    assert answers.mean() >= traced.accuracy(96) - 0.03
+    assert depths.mean() < 64
+
+
+def test_every_unusual_shape_is_answered_better_than_by_a_glance(subject: Subject) -> None:
+    for kind, problems in subject.task.unusual(np.random.default_rng(11), PROBLEMS).items():
+        right = trace(subject.form, problems, 96).accuracy(96)
+        assert right >= 0.9, kind
