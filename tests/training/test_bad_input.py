@@ -24,6 +24,7 @@ TINY = [
     "network.width=16",
     "network.heads=2",
     "network.feed_forward=16",
+    "network.halting_head=false",
     "batch=4",
     "updates=2",
     "checkpoint_every=1",

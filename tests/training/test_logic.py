@@ -276,7 +276,7 @@ def test_shortcuts_are_measured_and_do_not_solve_deep_problems() -> None:
 
 def test_logic_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
     small = ["network.width=8", "network.heads=2", "network.feed_forward=8", "batch=4", "updates=4"]
-    small += ["curriculum.end=2", "curriculum.advance_below=10", "device=cpu"]
+    small += ["curriculum.end=2", "curriculum.advance_below=10", "head_updates=2", "device=cpu"]
     quiet = Console(file=io.StringIO())
     start("logic", "default", tmp_path / "whole", None, small, quiet, True)
 
