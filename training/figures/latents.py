@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from model.halting import TINY
@@ -75,7 +76,7 @@ def _movement(figure: Figure, axes: Axes, movement: Floats, read: int, inputs: I
     place = int(np.flatnonzero(order == read)[0])
     axes.set_title("a  How far each token moves at each step")
     axes.set_ylabel("step")
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.tick_params(length=0)
     if isinstance(inputs, BracketInputs | SequenceInputs):
         words = {kind: word for word, kind in task.codec.vocabulary.items()}
@@ -132,7 +133,7 @@ def _distance(axes: Axes, movement: Floats, read: int, final: int | None) -> Non
         )
     axes.set_yscale("log")
     axes.set_xlim(1, max(2, len(steps)))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("step")
     axes.set_ylabel("distance from the step before / length")
     axes.set_title("b  Distance between steps")
@@ -148,9 +149,8 @@ def _plane(figure: Figure, axes: Axes, path: Floats, read: int, final: int | Non
     for token in range(plane.shape[1]):
         if token != read:
             axes.plot(*plane[:, token].T, color=GREY, linewidth=0.4, alpha=0.35)
-    dots = axes.scatter(
-        *plane[:, read].T, c=np.arange(len(plane)), cmap="cividis", s=11, zorder=3, linewidths=0
-    )
+    across, up = plane[:, read].T
+    dots = axes.scatter(across, up, c=np.arange(len(plane)), cmap="cividis", s=11, zorder=3, linewidths=0)
     axes.plot(*plane[:, read].T, color=ORANGE, linewidth=0.9, zorder=2)
     axes.set_xlabel(f"first component ({share[0]:.0%})")
     axes.set_ylabel(f"second component ({share[1]:.0%})")

@@ -119,17 +119,16 @@ class LogicTask:
     def random_inputs(
         self, rng: np.random.Generator, rows: int, length: int
     ) -> BracketInputs | SequenceInputs:
-        """Any characters at all, rows of `length` tokens, most of them padded at the end."""
-        sizes = rng.integers(1, length + 1, rows)
-        sizes[0] = length  # one row fills the length
-        mask = torch.from_numpy(np.arange(length) < sizes[:, None])
-        tokens, group, outer = (
-            torch.from_numpy(rng.integers(0, high, (rows, length))) * mask
-            for high in (len(CHARACTERS), length, length)
-        )
-        if self.interface == "characters":
-            return SequenceInputs(tokens, mask)
-        return BracketInputs(tokens, group, outer, mask)
+        """Expressions of any taste, the first of exactly `length` tokens; under 3 there is none, only `(`."""
+        expressions = []
+        for row in range(rows):
+            size = max(1, length - 2 if row == 0 else int(rng.integers(1, length + 1)) - 2)
+            expression = _drawn(rng, anyhow, int(rng.integers(0, 5)), size)
+            expressions.append("!" * (size - len(expression)) + expression)
+        inputs = inputs_of(expressions)
+        if length < 3:
+            inputs = BracketInputs(*(part[:, :length] for part in inputs))
+        return inputs if self.interface == "brackets" else SequenceInputs(inputs.tokens, inputs.mask)
 
     def _inputs(self, expressions: list[str]) -> BracketInputs | SequenceInputs:
         inputs = inputs_of(expressions)
