@@ -28,6 +28,7 @@ from training.task import Task
 CONFIDENCE = 0.95
 SEED = 77_003  # of the calibration split; the evaluation draws from another
 LOSS = 0.0025  # accuracy, and guarantee, that the default may give away for fewer steps
+LEARNED_GAIN = 0.25  # of the steps a learned criterion must save to be the default
 SLACK = 0.05  # steps, as a share, that it may spend on a safer threshold
 
 RULES = (  # by criterion, from the safest threshold to the loosest: the order in which they are tested
@@ -133,7 +134,8 @@ def choose_default(calibration: Calibration) -> HaltingDefault:
     """The cheapest criterion that loses next to nothing, at the safest threshold that costs next to nothing.
 
     The loosest sound threshold is one that barely passed; for a few per cent of the steps another one
-    keeps a distance from stopping too early on problems unlike the calibration's.
+    keeps a distance from stopping too early on problems unlike the calibration's. For the same reason a
+    learned criterion, which knows the problems it was taught on, must save a good deal.
     """
     points = calibration.points
     accuracy = max(point.accuracy for point in points) - LOSS
@@ -142,6 +144,9 @@ def choose_default(calibration: Calibration) -> HaltingDefault:
     # No point may have both: the best on average can fall behind in the hardest bucket, which counts more.
     sound = sound or [point for point in points if point.guaranteed >= guaranteed]
     cheapest = min(sound, key=lambda point: point.mean_steps)
+    free = [point for point in sound if point.criterion != "learned"]
+    if free and cheapest.mean_steps > (1 - LEARNED_GAIN) * min(point.mean_steps for point in free):
+        sound, cheapest = free, min(free, key=lambda point: point.mean_steps)
     affordable = cheapest.mean_steps * (1 + SLACK)
     chosen = max(
         (p for p in sound if p.criterion == cheapest.criterion and p.mean_steps <= affordable),

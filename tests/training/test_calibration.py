@@ -87,6 +87,19 @@ def test_the_default_is_the_safest_threshold_that_costs_next_to_nothing() -> Non
     assert (chosen.criterion, chosen.threshold) == ("latent_diff", 0.1)
 
 
+@pytest.mark.parametrize(("steps", "criterion"), [(9.0, "latent_diff"), (7.0, "learned")])
+def test_a_learned_criterion_is_the_default_only_where_it_saves_a_good_deal(
+    steps: float, criterion: str
+) -> None:
+    points = (
+        point("none", 0.0, 128, 0.99),
+        point("latent_diff", 0.1, 10, 0.99),
+        point("learned", 0.9, steps, 0.99),
+    )
+    chosen = choose_default(Calibration(problems=8, max_steps=128, confidence=0.95, points=points))
+    assert chosen.criterion == criterion
+
+
 def test_the_cheapest_sound_point_answers_a_target() -> None:
     points = (point("none", 0.0, 128, 0.99), point("kl", 0.1, 2, 0.8), point("kl", 0.2, 3, 0.9))
     calibration = Calibration(problems=8, max_steps=128, confidence=0.95, points=points)

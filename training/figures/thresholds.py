@@ -100,5 +100,5 @@ def _panel(
     lower.set_ylim(0.85, 1.25 * limit)
     count_ticks(lower.yaxis, limit)
     upper.set_title(name, fontsize=7.5, loc="center")
-    times = f", {patience} times running" if patience > 1 else ""
+    times = f" ({patience} running)" if patience > 1 else ""
     lower.set_xlabel(f"threshold{times}", fontsize=6.5, labelpad=1.5)

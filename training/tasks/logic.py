@@ -124,7 +124,8 @@ class LogicTask:
         for row in range(rows):
             size = max(1, length - 2 if row == 0 else int(rng.integers(1, length + 1)) - 2)
             expression = _drawn(rng, anyhow, int(rng.integers(0, 5)), size)
-            expressions.append("!" * (size - len(expression)) + expression)
+            missing = size - len(expression)
+            expressions.append("!" * (missing % 2) + "T|" * (missing // 2) + expression)
         inputs = inputs_of(expressions)
         if length < 3:
             inputs = BracketInputs(*(part[:, :length] for part in inputs))
