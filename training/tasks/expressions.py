@@ -95,6 +95,17 @@ def comb(rng: np.random.Generator) -> str:
     return text
 
 
+def tower(rng: np.random.Generator) -> str:
+    """A value that must pass 8 to 14 levels: beside it stand operands that decide nothing."""
+    text = _atom(rng)
+    for _ in range(int(rng.integers(8, 15))):
+        operator = _operator(rng)
+        neutral = "T" if operator == "&" else "F"
+        inner = ("!" if rng.random() < 0.3 else "") + f"({text})"
+        text = f"{inner}{operator}{neutral}" if rng.random() < 0.5 else f"{neutral}{operator}{inner}"
+    return text
+
+
 def balanced(rng: np.random.Generator) -> str:
     """A full binary tree of 3 to 5 levels."""
 
@@ -106,7 +117,7 @@ def balanced(rng: np.random.Generator) -> str:
     return tree(int(rng.integers(3, 6)))
 
 
-SHAPES = {shape.__name__: shape for shape in (chain, late_verdict, nots, needless, comb, balanced)}
+SHAPES = {shape.__name__: shape for shape in (chain, late_verdict, nots, needless, comb, tower, balanced)}
 
 
 def longest(depth: int) -> int:
