@@ -88,7 +88,7 @@ def test_sigterm_lets_a_stream_finish_refuses_new_work_and_exits_with_0() -> Non
         assert name == "done"
         assert InferAnswer.model_validate(answer).results[0].steps == limit
         assert server.process.wait(PATIENCE) == 0
-    assert len(server.log) == 5, server.log  # two opened, serving, stopping, stopped
+    assert len(server.log) == 6, server.log  # three opened, serving, stopping, stopped
 
 
 def test_sigterm_when_idle_exits_at_once_with_0() -> None:
