@@ -128,7 +128,7 @@ def evaluate(subject: Subject, plan: EvaluationPlan, say: Say) -> Evaluation:
             problems = task.problems(rng, split, bucket, plan.problems)
             traces[split][bucket] = trace(subject.form, problems, steps)
             seen[split][bucket] = _seen(task, problems)
-            reached = traces[split][bucket].accuracy(min(bucket, steps))
+            reached = traces[split][bucket].accuracy(max(1, min(bucket, steps)))
             say(f"{split}, {bucket} {task.unit}: {reached:.2%} after as many steps")
     report = {
         "subject": subject.name,
@@ -191,8 +191,8 @@ def _seen(task: Task, problems: Problems) -> dict[str, Any]:
 
 def _summary(traced: Trace, bucket: int) -> dict[str, Any]:
     limit = traced.right.shape[1]
-    at = min(bucket, limit)
-    marks = {steps for steps in (8, 16, 32, 64, 128, 256, at, 2 * bucket, limit) if steps <= limit}
+    at = max(1, min(bucket, limit))  # a problem of no difficulty takes a step, too
+    marks = {steps for steps in (8, 16, 32, 64, 128, 256, at, 2 * bucket, limit) if 0 < steps <= limit}
     final = traced.right[:, -1]
     return {
         "problems": traced.problems,

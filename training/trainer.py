@@ -187,11 +187,14 @@ class Trainer:
             average.lerp_(current, 1 - decay)
 
     def _probe(self) -> float:
-        """Accuracy far beyond the trained difficulty, one step per unit of it; draws from nothing shared."""
+        """Accuracy far beyond the trained difficulty, after as many steps as training would give it, one
+        per unit at least; draws from nothing shared.
+        """
         task = self.config.task
         rng = np.random.default_rng(PROBE_SEED)
         problems = task.problems(rng, task.splits[0], task.probe, PROBE_PROBLEMS)
-        return accuracy_at(self.averaged, problems, task.probe, self.device)
+        steps = max(task.probe, self.config.steps(task.probe))
+        return accuracy_at(self.averaged, problems, steps, self.device)
 
     def _any(self, flag: bool) -> bool:
         """Whether any process says so: all must stop at the same update."""

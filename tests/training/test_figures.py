@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from model.halting import CRITERIA, HaltingRule
 from model.recurrent import RecurrentTransformer
 from model.scores import SCORES
-from training.evaluate import Evaluation, Subject
+from training.evaluate import Evaluation, Subject, _summary
 from training.figures import draw
+from training.figures import followed as followed_module
 from training.figures.followed import Followed, follow
 from training.figures.frontier import boundary, draw_frontier
 from training.figures.halting import draw_halting
@@ -27,6 +28,11 @@ from training.measure import Trace
 from training.presets import preset
 
 TASKS = ("graph", "logic", "text")
+
+
+@pytest.fixture(autouse=True)
+def _few_problems(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(followed_module, "PROBLEMS", 8)
 
 
 def subject(name: str) -> Subject:
@@ -191,6 +197,12 @@ def test_what_is_shown_ends_where_the_states_have_settled() -> None:
     assert 5 <= case.steps <= 60
     moves: NDArray[np.float32] = case.traced.scores[:, :, SCORES.index("latent_diff")]
     assert case.steps == 60 or (moves[:, case.steps :] <= 0.05).mean() > 0.8
+
+
+def test_a_problem_of_no_difficulty_is_reported_after_a_step_and_not_after_the_last() -> None:
+    summary = _summary(traced(5, 20), 0)
+    assert summary["accuracy_at_one_step_per_unit"] == 0.5
+    assert set(summary["accuracy"]) == {"1", "8", "16", "20"}
 
 
 def test_the_problem_that_is_shown_ends_right_and_turns_late() -> None:
