@@ -24,14 +24,13 @@ class Followed:
     steps: int  # as many as are worth a look: until most have settled, and some more
 
     def shown(self) -> int:
-        """A problem that ends right, whose answer turns late: at the third quartile of those."""
-        right = np.flatnonzero(self.traced.right[:, self.steps - 1])
-        candidates = right if len(right) else np.arange(self.traced.problems)
+        """A problem that ends right after having been wrong, later than nine in ten of those."""
+        ends, begins = self.traced.right[:, self.steps - 1], self.traced.right[:, 0]
+        kinds = (ends & ~begins, ends, np.ones_like(ends))  # the first of them that there is
+        candidates = next(found for kind in kinds if len(found := np.flatnonzero(kind)))
         sizes = self.problems.inputs.mask.sum(dim=1).numpy()[candidates]
-        order = np.lexsort(
-            (-sizes, self.traced.oracle()[candidates])
-        )  # of those that turn alike, a short one
-        return int(candidates[order[int(0.75 * (len(order) - 1))]])
+        order = np.lexsort((-sizes, self.traced.oracle()[candidates]))  # of equally late ones a short one
+        return int(candidates[order[int(0.9 * (len(order) - 1))]])
 
     def late(self) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         """Which problems end right after having been wrong: (P,). All, where there are none."""

@@ -44,7 +44,7 @@ def draw_frontier(evaluation: Evaluation) -> Figure:
         axes.text(column, row, label, ha="center", va="center", fontsize=5.5, color=colour)
     axes.set_xticks(range(len(columns)), [str(steps) for steps in columns])
     axes.set_yticks(range(len(buckets)), [str(bucket) for bucket in buckets])
-    axes.set_xlabel("steps of thinking")
+    axes.set_xlabel("steps of thinking", loc="left")
     axes.set_ylabel(task.unit)
     axes.tick_params(length=0)
     axes.set_title(f"Accuracy on {task.name} problems, {some.problems} held-out per row")

@@ -160,8 +160,14 @@ def _plane(figure: Figure, axes: Axes, path: Floats, read: int, final: int | Non
     marks = {0: "start", len(plane) - 1: f"step {len(plane) - 1}"}
     if final is not None and 0 < final < len(plane) - 1:
         marks[final] = f"step {final}: final"
+    cloud = plane.reshape(-1, 2)
+    room = 0.15 * np.ptp(cloud, axis=0).max()
+    named: list[Floats] = []
     for step, text in marks.items():
-        _mark(axes, plane[step, read], plane.reshape(-1, 2), text)
+        where = plane[step, read]
+        if all(np.linalg.norm(where - other) >= room for other in named):  # else one name covers another
+            _mark(axes, where, cloud, text)
+            named.append(where)
     axes.margins(0.12, 0.16)
     bar = figure.colorbar(dots, ax=axes, pad=0.02, aspect=28)
     bar.set_label("step")

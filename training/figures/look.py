@@ -6,8 +6,7 @@ differ by their markers as well.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -56,6 +55,19 @@ def count_ticks(axis: Any, largest: int) -> None:
     axis.set_ticks([], minor=True)
 
 
+def apart(places: Sequence[float], least: float) -> list[int]:
+    """Which of these places along an axis have room for a label: the ends, and others in between.
+
+    least is the room that a label needs, as a share of the whole.
+    """
+    room = least * abs(places[-1] - places[0])
+    kept = [0]
+    for index in range(1, len(places) - 1):
+        if min(abs(places[index] - places[kept[-1]]), abs(places[-1] - places[index])) >= room:
+            kept.append(index)
+    return kept if len(places) == 1 else [*kept, len(places) - 1]
+
+
 def difficulty_axis(axes: Axes, buckets: Iterable[int], unit: str) -> None:
     """Difficulties along x: logarithmic where they start above 0 and span a lot."""
     buckets = list(buckets)
@@ -63,8 +75,6 @@ def difficulty_axis(axes: Axes, buckets: Iterable[int], unit: str) -> None:
         axes.set_xscale("log")
         count_ticks(axes.xaxis, max(buckets))
     else:
-        room = (max(buckets) - min(buckets)) / 14
-        shown = [low for low, high in itertools.pairwise(buckets) if high - low >= room]
-        shown.append(buckets[-1])
+        shown = [buckets[index] for index in apart(buckets, 1 / 14)]
         axes.set_xticks(shown, [str(bucket) for bucket in shown])
     axes.set_xlabel(unit)

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from model.halting import CRITERIA
 from training.evaluate import Evaluation
-from training.figures.look import BLUE, INK, ORANGE, count_ticks
+from training.figures.look import BLUE, INK, ORANGE, apart, count_ticks
 from training.measure import Trace
 
 ACROSS = 5  # panels side by side, at most
@@ -87,9 +87,7 @@ def _panel(
     upper.set_xscale("log")
     if shares or not CRITERIA[name].halts_above:
         upper.invert_xaxis()
-    some = sorted({*range(0, len(points), 1 + (len(points) - 1) // 4), len(points) - 1})
-    if len(some) > 2 and some[-1] - some[-2] < some[1] - some[0]:
-        del some[-2]  # too near to the last
+    some = apart(np.log(along).tolist(), 0.3)
     upper.set_xticks([along[place] for place in some], [f"{points[place]['threshold']:g}" for place in some])
     upper.set_xticks([], minor=True)
     upper.tick_params(labelbottom=False)
@@ -99,6 +97,6 @@ def _panel(
     lower.set_yscale("log")
     lower.set_ylim(0.85, 1.25 * limit)
     count_ticks(lower.yaxis, limit)
-    upper.set_title(name, fontsize=7.5, loc="center")
+    upper.set_title(name, fontsize=7, loc="center")
     times = f" ({patience} running)" if patience > 1 else ""
     lower.set_xlabel(f"threshold{times}", fontsize=6.5, labelpad=1.5)
