@@ -12,7 +12,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from model.codecs.logic import CHARACTERS
+from model.codecs.logic import CHARACTERS, CLOSING, OPENING
 from model.codecs.text import GENERATIONS
 from model.codecs.words import WORDS
 from model.config import RecurrentConfig
@@ -49,9 +49,7 @@ class BracketInputs(NamedTuple):
     """What the logic codec makes of a problem, batched and padded at the end."""
 
     tokens: Tensor  # (B, N) int64: the kind of each character
-    group: (
-        Tensor  # (B, N) int64: where the bracket opens whose group a character is in; its own for a bracket
-    )
+    group: Tensor  # (B, N) int64: where the bracket opens that a character stands in, or closes
     outer: Tensor  # (B, N) int64: for a bracket the group that it stands in, -1 for none; else as `group`
     mask: Tensor  # (B, N) bool: True on real characters, False on padding
 
@@ -70,7 +68,21 @@ class Context(NamedTuple):
     known: Tensor | None = None  # (B, N, 1) bool: which tokens something is known of from the start
 
 
-class GraphPerception:
+class _Classes:
+    """What the head says is the answer: there is one strand, and a logit per class."""
+
+    strands = 1
+
+    def spread(self, said: Tensor) -> Tensor:
+        """What the head says is a logit per class: (..., 1, C) -> (..., C)."""
+        return said.squeeze(-2)
+
+    def answer(self, logits: Tensor, context: Context) -> Tensor:  # noqa: ARG002  the other one needs it
+        """They are the answer: (B, C) -> (B, C)."""
+        return logits
+
+
+class GraphPerception(_Classes):
     """Directed edges: a node hears its predecessors; the readout compares the source and the target."""
 
     inputs: ClassVar[type[GraphInputs]] = GraphInputs
@@ -78,7 +90,6 @@ class GraphPerception:
     kinds = 4  # rows of the embedding
     views = 1
     readers = 2  # R
-    strands = 1
 
     def __init__(self, config: RecurrentConfig) -> None:
         self._config = config
@@ -96,14 +107,6 @@ class GraphPerception:
         places = torch.stack((source, target), dim=1).to(dtype)
         kinds = roles if self._config.target_role else source
         return kinds.unsqueeze(-1), Context(_attention((seen,), dtype), places)
-
-    def spread(self, said: Tensor) -> Tensor:
-        """What the head says is a logit per class: (..., 1, C) -> (..., C)."""
-        return said.squeeze(-2)
-
-    def answer(self, logits: Tensor, context: Context) -> Tensor:  # noqa: ARG002  the other one needs it
-        """They are the answer: (B, C) -> (B, C)."""
-        return logits
 
 
 class FamilyPerception:
@@ -158,7 +161,7 @@ class FamilyPerception:
         return torch.stack((false, true), dim=-1)
 
 
-class SequencePerception:
+class SequencePerception(_Classes):
     """Tokens in a row; the readout reads the first.
 
     With nearest-match attention half of the heads look to the left, half to the right, which says all
@@ -169,7 +172,6 @@ class SequencePerception:
     inputs: ClassVar[type[SequenceInputs]] = SequenceInputs
     context: ClassVar[tuple[str, ...]] = ("attention", "places")
     readers = 1
-    strands = 1
 
     def __init__(self, config: RecurrentConfig) -> None:
         self.kinds = len(WORDS if config.perception == "words" else CHARACTERS)
@@ -182,27 +184,17 @@ class SequencePerception:
         """Inputs -> the embedding index of every token (B, N, 1), and the context."""
         assert isinstance(inputs, SequenceInputs)
         tokens, mask = inputs
-        place = torch.arange(tokens.shape[1], device=tokens.device)
         seen = mask.unsqueeze(1)
         if self.views == 2:
-            ahead = place.unsqueeze(0) - place.unsqueeze(1)  # [i, j]: how far j stands to the right of i
+            ahead = _ahead(tokens)
             sides = (seen & (ahead < 0), seen & (ahead > 0))
             attention = torch.stack([torch.where(side, 0.0, NO_ATTENTION).to(dtype) for side in sides], dim=1)
         else:
             attention = _attention((seen,), dtype)
-        first = (place == 0).to(dtype).expand(tokens.shape[0], 1, -1)
-        return tokens.unsqueeze(-1), Context(attention, first)
-
-    def spread(self, said: Tensor) -> Tensor:
-        """What the head says is a logit per class: (..., 1, C) -> (..., C)."""
-        return said.squeeze(-2)
-
-    def answer(self, logits: Tensor, context: Context) -> Tensor:  # noqa: ARG002  the other one needs it
-        """They are the answer: (B, C) -> (B, C)."""
-        return logits
+        return tokens.unsqueeze(-1), Context(attention, _first(tokens, dtype))
 
 
-class BracketPerception:
+class BracketPerception(_Classes):
     """Characters that hear the group they stand in: what is in the same brackets, and the brackets.
 
     A pair of brackets is in the group around it, too, where it stands for what is inside. An opening
@@ -215,7 +207,6 @@ class BracketPerception:
     kinds = len(CHARACTERS)
     views = 2
     readers = 1
-    strands = 1
 
     def __init__(self, config: RecurrentConfig) -> None:
         self.classes = config.classes
@@ -226,24 +217,13 @@ class BracketPerception:
         """Inputs -> the embedding index of every token (B, N, 1), and the context."""
         assert isinstance(inputs, BracketInputs)
         tokens, group, outer, mask = inputs
-        opening, closing = CHARACTERS.index("("), CHARACTERS.index(")")
-        place = torch.arange(tokens.shape[1], device=tokens.device)
-        ahead = place.unsqueeze(0) - place.unsqueeze(1)  # [i, j]: how far j stands to the right of i
+        ahead = _ahead(tokens)
         sides = []
-        for far, facing_out in ((ahead < 0, opening), (ahead > 0, closing)):
+        for far, facing_out in ((ahead < 0, OPENING), (ahead > 0, CLOSING)):
             looks_in = torch.where(tokens == facing_out, outer, group).unsqueeze(-1)
             stands_in = (looks_in == group.unsqueeze(1)) | (looks_in == outer.unsqueeze(1))
             sides.append(torch.where(far & stands_in & mask.unsqueeze(1), 0.0, NO_ATTENTION).to(dtype))
-        first = (place == 0).to(dtype).expand(tokens.shape[0], 1, -1)
-        return tokens.unsqueeze(-1), Context(torch.stack(sides, dim=1), first)
-
-    def spread(self, said: Tensor) -> Tensor:
-        """What the head says is a logit per class: (..., 1, C) -> (..., C)."""
-        return said.squeeze(-2)
-
-    def answer(self, logits: Tensor, context: Context) -> Tensor:  # noqa: ARG002  the other one needs it
-        """They are the answer: (B, C) -> (B, C)."""
-        return logits
+        return tokens.unsqueeze(-1), Context(torch.stack(sides, dim=1), _first(tokens, dtype))
 
 
 Perception = GraphPerception | FamilyPerception | SequencePerception | BracketPerception
@@ -256,6 +236,18 @@ def perception_of(config: RecurrentConfig) -> Perception:
     if config.perception == "family":
         return FamilyPerception(config)
     return BracketPerception(config) if config.perception == "brackets" else SequencePerception(config)
+
+
+def _ahead(tokens: Tensor) -> Tensor:
+    """How far token j stands to the right of i, [i, j]: (N, N)."""
+    place = torch.arange(tokens.shape[1], device=tokens.device)
+    return place.unsqueeze(0) - place.unsqueeze(1)
+
+
+def _first(tokens: Tensor, dtype: torch.dtype) -> Tensor:
+    """The place of the first token, where the readout reads: (B, 1, N)."""
+    place = torch.arange(tokens.shape[1], device=tokens.device)
+    return (place == 0).to(dtype).expand(tokens.shape[0], 1, -1)
 
 
 def hands(generation: Tensor) -> Tensor:

@@ -159,10 +159,9 @@ class RecurrentTransformer(nn.Module):
 
     def _said(self, read: Tensor) -> Tensor:
         """The R tokens that are read, (..., R, D) -> what the head says of each strand, put together."""
-        strands = (
-            read.reshape(*read.shape[:-1], self.strands, self.config.width).transpose(-2, -3).flatten(-2)
-        )
-        return self.perception.spread(self.head(self.head_norm(strands)))  # (..., K, R W) before
+        parts = read.reshape(*read.shape[:-1], self.strands, self.config.width)  # (..., R, K, W)
+        strands = parts.transpose(-2, -3).flatten(-2)  # (..., K, R W)
+        return self.perception.spread(self.head(self.head_norm(strands)))
 
     def _readable(self, state: Tensor) -> Tensor:
         return state if self.time is None else self.time.output(state)

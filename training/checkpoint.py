@@ -14,14 +14,15 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from model.errors import FathomError
 
@@ -91,6 +92,29 @@ def load(run: Path) -> Checkpoint:
 def exists(run: Path) -> bool:
     """Whether a run has a checkpoint to continue from."""
     return bool(_whole(run))
+
+
+def moments(optimizer: Optimizer, module: nn.Module) -> dict[str, Tensor]:
+    """What an optimizer remembers of a module's parameters: "<parameter>.<moment>"."""
+    return {
+        f"{name}.{key}": value
+        for name, parameter in module.named_parameters()
+        for key, value in optimizer.state[parameter].items()
+    }
+
+
+def restore_moments(
+    optimizer: Optimizer, module: nn.Module, saved: Mapping[str, Tensor], device: str
+) -> None:
+    """Remember these moments again."""
+    for name, parameter in module.named_parameters():
+        prefix = f"{name}."
+        known = {key.removeprefix(prefix): value for key, value in saved.items() if key.startswith(prefix)}
+        if known:
+            # The step count stays on the CPU, as AdamW keeps it; the moments lie with the weights.
+            optimizer.state[parameter] = {
+                key: value if key == "step" else value.to(device) for key, value in known.items()
+            }
 
 
 @contextlib.contextmanager

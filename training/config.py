@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
@@ -135,6 +135,9 @@ class TrainConfig:
         return self.first_steps + self.steps_per_unit * difficulty
 
 
+# Most batches are cheap, a few show states far down the road.
+FAR_BURN_IN = CurriculumConfig(burn_in=120, burn_in_every=10, burn_in_growth=0.05, burn_in_draw="logarithmic")
+
 LOGIC = TrainConfig(
     task=LogicTask(),
     network=RecurrentConfig(
@@ -147,14 +150,7 @@ LOGIC = TrainConfig(
         perception="brackets",
         halting_head=True,
     ),
-    curriculum=CurriculumConfig(
-        start=0,
-        end=6,
-        burn_in=120,
-        burn_in_every=10,
-        burn_in_growth=0.05,
-        burn_in_draw="logarithmic",
-    ),
+    curriculum=replace(FAR_BURN_IN, start=0, end=6),
     updates=1600,
     first_steps=3,
     steps_per_unit=2,  # an operator hears its operands, then a bracket its operators
@@ -175,13 +171,7 @@ TEXT = TrainConfig(
         halting_head=True,
         perception="family",
     ),
-    curriculum=CurriculumConfig(
-        burn_in=120,
-        burn_in_every=10,
-        burn_in_growth=0.05,
-        burn_in_draw="logarithmic",
-        late_share=0.5,
-    ),
+    curriculum=replace(FAR_BURN_IN, late_share=0.5),
     updates=1600,
     noise=0.3,
     clip=1.0,

@@ -34,7 +34,7 @@ from training.config import TASKS
 from training.forms import Form, onnx_form, torch_form
 from training.measure import Trace, trace
 from training.oracle import SPARE, against_oracle
-from training.presets import PAPER
+from training.presets import task_read_by
 from training.report import markdown
 from training.task import Problems, Task
 
@@ -102,8 +102,7 @@ def read_subject(path: Path) -> Subject:
         f"{manifest.name}@{manifest.version}",
         network.eval(),
         onnx_form(manifest, path) if _device() == "cpu" else torch_form(network, _device()),
-        # Read word by word a text's bundle answers other problems than the default configuration's.
-        PAPER["text"].task if network.config.perception == "words" else TASKS[manifest.task](),
+        task_read_by(network.config.perception, manifest.task),
         manifest.halting.rule(),
         end,
         manifest.calibration,

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.recurrent import RecurrentTransformer
+from training import checkpoint
 from training.config import TrainConfig
 from training.parallel import World
 from training.task import Problems
@@ -52,21 +53,11 @@ class HeadTrainer:
 
     def state(self) -> dict[str, Tensor]:
         """The optimizer's moments, by parameter and name."""
-        return {
-            f"{name}.{key}": value
-            for name, parameter in self._head.named_parameters()
-            for key, value in self.optimizer.state[parameter].items()
-        }
+        return checkpoint.moments(self.optimizer, self._head)
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Continue with these moments; the step count stays on the CPU, as AdamW keeps it."""
-        for name, parameter in self._head.named_parameters():
-            prefix = f"{name}."
-            moments = {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
-            if moments:
-                self.optimizer.state[parameter] = {
-                    key: value if key == "step" else value.to(self._device) for key, value in moments.items()
-                }
+        """Continue with these moments."""
+        checkpoint.restore_moments(self.optimizer, self._head, state, self._device)
 
     def _think(self, problems: Problems, rows: slice, steps: int) -> tuple[Tensor, Tensor]:
         """What the head says after every step, and whether the answer is right from there on: (T, B) each."""

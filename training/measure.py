@@ -111,9 +111,6 @@ def _cut(tensor: Tensor, chosen: Tensor, length: int) -> Tensor:
     return tensor[index].contiguous()
 
 
-@torch.inference_mode()
 def accuracy_at(network: RecurrentTransformer, problems: Problems, steps: int, device: str = "cpu") -> float:
-    """Share of right answers after `steps` steps, without the scores."""
-    inputs = type(problems.inputs)(*(tensor.to(device) for tensor in problems.inputs))
-    answers = network(inputs, steps).argmax(dim=-1).cpu()
-    return float((answers == problems.labels).float().mean())
+    """Share of right answers after `steps` steps."""
+    return trace(torch_form(network, device), problems, steps).accuracy(steps)

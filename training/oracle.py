@@ -65,13 +65,15 @@ def _means(depths: Any, oracle: Any) -> dict[str, Any] | None:
     """Mean steps of the rule and of the oracle on the problems that come right; None where there are none."""
     if not len(depths):
         return None
-    ours, best = float(depths.mean()), float(oracle.mean())
-    return {"steps": round(ours, 3), "oracle": round(best, 3), "over": round(ours / best - 1, 4)}
+    return _over(float(depths.mean()), float(oracle.mean()))
 
 
 def _ratio(parts: list[dict[str, Any] | None]) -> dict[str, Any] | None:
     known = [part for part in parts if part is not None]
     if not known:
         return None
-    ours, best = (float(np.mean([part[name] for part in known])) for name in ("steps", "oracle"))
+    return _over(*(float(np.mean([part[name] for part in known])) for name in ("steps", "oracle")))
+
+
+def _over(ours: float, best: float) -> dict[str, Any]:
     return {"steps": round(ours, 3), "oracle": round(best, 3), "over": round(ours / best - 1, 4)}

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from model.config import RecurrentConfig
 from training.config import DEFAULTS, ConfigError, CurriculumConfig, TrainConfig
+from training.task import Task
 from training.tasks.expressions import LONGEST
 from training.tasks.graph import GraphTask
 from training.tasks.logic import LogicTask
@@ -95,6 +96,14 @@ PAPER_SMALL = {
 }
 
 PRESETS = {"default": DEFAULTS, "paper": PAPER, "paper-small": PAPER_SMALL}  # by name, then by task
+
+
+def task_read_by(perception: str, task: str) -> Task:
+    """The task whose problems a network of this perception takes. Raises ConfigError where there is none."""
+    for presets in PRESETS.values():
+        if presets[task].network.perception == perception:
+            return presets[task].task
+    raise ConfigError(f"no preset of {task} reads with perception {perception!r}")
 
 
 def preset(task: str, name: str) -> TrainConfig:

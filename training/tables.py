@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from training import checkpoint
 from training.experiments import Experiment
 from training.figures.look import STYLE
+from training.report import table as markdown_table
 
 Facts = dict[str, Any]
 Measured = dict[str, list[Facts]]  # by variant, one entry a seed
@@ -142,40 +143,21 @@ def comparison_table(report: Facts) -> str:
         heading.format(unit=unit.removesuffix("s"), longest=report["longest"]) for heading in FIGURES.values()
     ]
     ponder = any(variant["ponder"] for variant in report["variants"].values())
-    lines = [
-        f"{report['title']}. {_size(report)} Trained on 1 to {report['trained_to']} {unit}; beyond: "
-        f"{_listed([bucket for bucket in report['buckets'] if bucket > report['trained_to']])}. Mean over "
-        "seeds, in brackets the worst and the best; chance is 50 %.",
-        "",
-        _row(
-            [
-                "Variant",
-                "parameters",
-                *headings,
-                *(["mean steps of a token"] if ponder else []),
-                "processor seconds",
-            ]
-        ),
-        _row(["---"] * (len(headings) + 3 + ponder)),
-    ]
+    header = ["Variant", "parameters", *headings]
+    header += [*(["mean steps of a token"] if ponder else []), "processor seconds"]
+    rows = []
     for name, variant in report["variants"].items():
         figures = [_spread(variant["figures"][figure]) for figure in FIGURES]
         thought = variant["ponder"]
-        steps = [
-            ", ".join(f"{thought[str(hops)]:.1f} at {hops}" for hops in _ends(report)) if thought else "-"
-        ]
-        lines.append(
-            _row(
-                [
-                    name,
-                    f"{variant['parameters']:,}",
-                    *figures,
-                    *(steps if ponder else []),
-                    f"{variant['processor_seconds']:.0f}",
-                ]
-            )
-        )
-    return "\n".join(lines) + "\n"
+        steps = ", ".join(f"{thought[str(hops)]:.1f} at {hops}" for hops in _ends(report)) if thought else "-"
+        cost = f"{variant['processor_seconds']:.0f}"
+        rows.append([name, f"{variant['parameters']:,}", *figures, *([steps] if ponder else []), cost])
+    beyond = _listed([bucket for bucket in report["buckets"] if bucket > report["trained_to"]])
+    return (
+        f"{report['title']}. {_size(report)} Trained on 1 to {report['trained_to']} {unit}; beyond: "
+        f"{beyond}. Mean over seeds, in brackets the worst and the best; chance is 50 %.\n\n"
+        f"{markdown_table(header, rows)}\n"
+    )
 
 
 def frontier_table(report: Facts) -> str:
@@ -185,16 +167,11 @@ def frontier_table(report: Facts) -> str:
         f"{report['title']}: `--preset {name}`, {variant['parameters']:,} parameters. {_size(report)} Mean "
         f"over seeds, chance is 50 %; trained on up to {report['trained_to']} {report['unit']}.",
     ]
+    header = [report["unit"].capitalize(), *(f"{steps} steps" for steps in report["budgets"]), "best"]
     for split in report["splits"]:
-        lines += [
-            "",
-            f"Split `{split}`:",
-            "",
-            _row([report["unit"].capitalize(), *(f"{steps} steps" for steps in report["budgets"]), "best"]),
-            _row(["---"] * (len(report["budgets"]) + 2)),
-        ]
-        for bucket, row in zip(report["buckets"], variant["grids"][split], strict=True):
-            lines.append(_row([str(bucket), *(_share(value) for value in (*row, max(row)))]))
+        grid = zip(report["buckets"], variant["grids"][split], strict=True)
+        rows = [[str(bucket), *map(_share, (*row, max(row)))] for bucket, row in grid]
+        lines += ["", f"Split `{split}`:", "", markdown_table(header, rows)]
     return "\n".join(lines) + "\n"
 
 
@@ -206,17 +183,9 @@ def shortcut_table(report: Facts) -> str:
     ]
     for task, found in report["tasks"].items():
         for split, buckets in found["splits"].items():
-            names = list(next(iter(buckets.values())))
-            lines += [
-                "",
-                f"`{task}`, split `{split}`:",
-                "",
-                _row([found["unit"].capitalize(), *names]),
-                _row(["---"] * (len(names) + 1)),
-            ]
-            lines += [
-                _row([bucket, *(_share(value) for value in of.values())]) for bucket, of in buckets.items()
-            ]
+            header = [found["unit"].capitalize(), *next(iter(buckets.values()))]
+            rows = [[bucket, *map(_share, of.values())] for bucket, of in buckets.items()]
+            lines += ["", f"`{task}`, split `{split}`:", "", markdown_table(header, rows)]
     return "\n".join(lines) + "\n"
 
 
@@ -247,7 +216,3 @@ def _share(value: float) -> str:
 
 def _listed(buckets: list[int]) -> str:
     return ", ".join(map(str, buckets))
-
-
-def _row(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"

@@ -121,12 +121,7 @@ class Trainer:
         state = saved.state
         self.network.load_state_dict(saved.part("model"))
         self.averaged.load_state_dict(saved.part("ema"))
-        for name, parameter in self.network.named_parameters():
-            if moments := saved.part(f"optimizer.{name}"):
-                # The step count stays on the CPU, as AdamW keeps it; the moments lie with the weights.
-                self.optimizer.state[parameter] = {
-                    key: value if key == "step" else value.to(self.device) for key, value in moments.items()
-                }
+        checkpoint.restore_moments(self.optimizer, self.network, saved.part("optimizer"), self.device)
         if self.head:
             self.head.restore(saved.part("head"))
         self.noise.set_state(saved.tensors["rng.noise"])
@@ -208,11 +203,11 @@ class Trainer:
         }
         for prefix, network in (("model", self.network), ("ema", self.averaged)):
             tensors.update({f"{prefix}.{name}": value for name, value in network.state_dict().items()})
-        for name, parameter in self.network.named_parameters():
-            for key, value in self.optimizer.state[parameter].items():
-                tensors[f"optimizer.{name}.{key}"] = value
+        remembered = {"optimizer": checkpoint.moments(self.optimizer, self.network)}
         if self.head:
-            tensors.update({f"head.{name}": value for name, value in self.head.state().items()})
+            remembered["head"] = self.head.state()
+        for prefix, moments in remembered.items():
+            tensors.update({f"{prefix}.{name}": value for name, value in moments.items()})
         state: dict[str, Any] = {
             "update": self.updates,
             "seconds": self.seconds,

@@ -198,6 +198,17 @@ def serving(
 
 
 @contextmanager
+def shipped_running() -> Iterator[httpx.Client]:
+    """The shipped bundles behind a real server that is ready, and a client for it."""
+    with (
+        uvicorn_running(create_app(read_settings({}))) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        eventually(lambda: client.get("/health/ready").status_code == 200)
+        yield client
+
+
+@contextmanager
 def uvicorn_running(app: FastAPI) -> Iterator[str]:
     """uvicorn in a thread on a free port; gives its address."""
     started = threading.Event()

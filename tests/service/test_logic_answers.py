@@ -8,9 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.app import create_app
-from service.settings import read_settings
-from tests.service.servers import eventually, uvicorn_running
+from tests.service.servers import shipped_running
 
 EXPRESSIONS = {
     "T": True,
@@ -42,11 +40,7 @@ def tower(levels: int, innermost: str) -> str:
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[httpx.Client]:
-    with (
-        uvicorn_running(create_app(read_settings({}))) as url,
-        httpx.Client(base_url=url, timeout=60) as client,
-    ):
-        eventually(lambda: client.get("/health/ready").status_code == 200)
+    with shipped_running() as client:
         yield client
 
 

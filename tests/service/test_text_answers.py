@@ -8,9 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.app import create_app
-from service.settings import read_settings
-from tests.service.servers import eventually, uvicorn_running
+from tests.service.servers import shipped_running
 
 FAMILY = (
     "Zoë is the parent of Mary Ann. Cid is the child of Mary Ann. Mary Ann is the sibling of 李雷. "
@@ -31,11 +29,7 @@ QUESTIONS = {
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[httpx.Client]:
-    with (
-        uvicorn_running(create_app(read_settings({}))) as url,
-        httpx.Client(base_url=url, timeout=30) as client,
-    ):
-        eventually(lambda: client.get("/health/ready").status_code == 200)
+    with shipped_running() as client:
         yield client
 
 

@@ -126,10 +126,8 @@ class LogicTask:
             expression = _drawn(rng, anyhow, int(rng.integers(0, 5)), size)
             missing = size - len(expression)
             expressions.append("!" * (missing % 2) + "T|" * (missing // 2) + expression)
-        inputs = inputs_of(expressions)
-        if length < 3:
-            inputs = BracketInputs(*(part[:, :length] for part in inputs))
-        return inputs if self.interface == "brackets" else SequenceInputs(inputs.tokens, inputs.mask)
+        inputs = self._inputs(expressions)
+        return inputs if length >= 3 else type(inputs)(*(part[:, :length] for part in inputs))
 
     def _inputs(self, expressions: list[str]) -> BracketInputs | SequenceInputs:
         inputs = inputs_of(expressions)
