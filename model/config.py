@@ -63,7 +63,9 @@ class RecurrentConfig:
         for name in ("depth_embedding", "layers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be 0 (none) or more")
-        if self.echo and self.perception != "family":
-            raise ValueError("echo needs a head that speaks of what can be given: perception=family")
+        if self.echo and self.perception not in ("family", "brackets"):
+            raise ValueError(
+                "echo needs a head that speaks of what can be given: perception=family or brackets"
+            )
         if self.layers and self.adaptive_time:
             raise ValueError("adaptive_time needs a shared block: layers=0")

@@ -72,6 +72,12 @@ class _Classes:
     """What the head says is the answer: there is one strand, and a logit per class."""
 
     strands = 1
+    named: tuple[int, ...] = ()  # the kinds that the head's classes name; (): what it says is no kind
+    unknown: tuple[int, ...] = (0,)  # what a token may be of which nothing is known yet
+
+    def known(self, kinds: Tensor) -> Tensor:
+        """Of which tokens something is known from the start: (B, N, K) -> (B, N, 1) bool."""
+        return kinds.amax(dim=-1, keepdim=True) > 0
 
     def spread(self, said: Tensor) -> Tensor:
         """What the head says is a logit per class: (..., 1, C) -> (..., C)."""
@@ -80,6 +86,16 @@ class _Classes:
     def answer(self, logits: Tensor, context: Context) -> Tensor:  # noqa: ARG002  the other one needs it
         """They are the answer: (B, C) -> (B, C)."""
         return logits
+
+
+class _Values(_Classes):
+    """Characters of an expression: its atoms are known, and what the head says of a part is T or F."""
+
+    named = unknown = tuple(CHARACTERS.index(value) for value in "FT")
+
+    def known(self, kinds: Tensor) -> Tensor:
+        """The atoms: (B, N, 1) -> (B, N, 1) bool."""
+        return (kinds == self.named[0]) | (kinds == self.named[1])
 
 
 class GraphPerception(_Classes):
@@ -129,7 +145,9 @@ class FamilyPerception:
     views = 2
     readers = 1
     strands = len(HANDS)
-    classes = sum(HANDS) + 1  # of the head: the places of the hands, and first "no relative"
+    classes = kinds  # of the head: the places of the hands, and first "no relative"
+    named = tuple(range(kinds))
+    unknown = (0,)
 
     def __init__(self, config: RecurrentConfig) -> None:
         if config.heads % self.views or config.classes != 2:
@@ -145,6 +163,10 @@ class FamilyPerception:
         generations = torch.arange(GENERATIONS + 1, device=asked.device)
         wanted = (asked.amax(dim=1).unsqueeze(1) == generations).to(dtype)
         return hands(placed), Context(attention, (asked > 0).unsqueeze(1).to(dtype), wanted)
+
+    def known(self, kinds: Tensor) -> Tensor:
+        """Who is placed in a generation: (B, N, 3) -> (B, N, 1) bool."""
+        return kinds.amax(dim=-1, keepdim=True) > 0
 
     def spread(self, said: Tensor) -> Tensor:
         """What the head says of each hand, (..., 3, 13) -> a logit per generation, (..., 61)."""
@@ -194,7 +216,7 @@ class SequencePerception(_Classes):
         return tokens.unsqueeze(-1), Context(attention, _first(tokens, dtype))
 
 
-class BracketPerception(_Classes):
+class BracketPerception(_Values):
     """Characters that hear the group they stand in: what is in the same brackets, and the brackets.
 
     A pair of brackets is in the group around it, too, where it stands for what is inside. An opening

@@ -61,25 +61,27 @@ class RecurrentTransformer(nn.Module):
     def embed(self, inputs: Inputs) -> tuple[Context, Tensor]:
         """Inputs -> context and the state before the first step, (B, N, D)."""
         kinds, context = self.perception.see(inputs, self.roles.weight.dtype)
-        state = self._enter(kinds, inputs.mask)
+        state = self._enter(self.roles(kinds), inputs.mask)
         if self.config.reinjection:
             context = context._replace(injection=state)
         if self.config.keep_given:
-            context = context._replace(given=state, known=kinds.amax(dim=-1, keepdim=True) > 0)
+            context = context._replace(given=state, known=self.perception.known(kinds))
         return context, state if self.time is None else self.time.begin(state)
 
     def blank(self, inputs: Inputs) -> Tensor:
         """The state of the same tokens before anything is known of them, (B, N, D)."""
-        kinds = torch.zeros_like(inputs.mask, dtype=torch.int64).unsqueeze(-1)
-        state = self._enter(kinds.expand(-1, -1, self.strands), inputs.mask)
+        kinds = self.perception.see(inputs, self.roles.weight.dtype)[0]
+        unknown = self.roles.weight[list(self.perception.unknown)].mean(dim=0)
+        known = self.perception.known(kinds).unsqueeze(-1)
+        state = self._enter(torch.where(known, unknown, self.roles(kinds)), inputs.mask)
         return state if self.time is None else self.time.begin(state)
 
     def marked(self, inputs: Inputs) -> Tensor:
         """Which tokens something is known of from the start, (B, N, 1) bool."""
-        return self.perception.see(inputs, self.roles.weight.dtype)[0].amax(dim=-1, keepdim=True) > 0
+        return self.perception.known(self.perception.see(inputs, self.roles.weight.dtype)[0])
 
-    def _enter(self, kinds: Tensor, mask: Tensor) -> Tensor:
-        state = self.dropout(self.input_norm(self.roles(kinds))).flatten(2)  # (B, N, K, W) -> (B, N, D)
+    def _enter(self, seen: Tensor, mask: Tensor) -> Tensor:
+        state = self.dropout(self.input_norm(seen)).flatten(2)  # (B, N, K, W) -> (B, N, D)
         return state * mask.unsqueeze(-1).to(state.dtype)
 
     def step(self, state: Tensor, context: Context, mask: Tensor, depth: Tensor) -> Tensor:
@@ -102,8 +104,8 @@ class RecurrentTransformer(nn.Module):
         before = self._split(state)
         x = before if context.injection is None else self._split(state + context.injection)
         if self.config.echo:
-            said = torch.softmax(self.head(self.head_norm(before)), dim=-1)  # (B K, N, kinds)
-            x = x + self.input_norm(said @ self.roles.weight)
+            said = torch.softmax(self.head(self.head_norm(before)), dim=-1)  # (B K, N, classes)
+            x = x + self.input_norm(said @ self.roles.weight[list(self.perception.named)])
         attention = context.attention
         if self.strands > 1:
             attention = attention.unsqueeze(1).expand(-1, self.strands, -1, -1, -1).flatten(0, 1)

@@ -148,9 +148,10 @@ LOGIC = TrainConfig(
         gate_bias=-1.0,
         attention="nearest",
         perception="brackets",
+        echo=True,
         halting_head=True,
     ),
-    curriculum=replace(FAR_BURN_IN, start=0, end=6),
+    curriculum=replace(FAR_BURN_IN, start=0, end=6, late_share=0.5),
     updates=1600,
     first_steps=3,
     steps_per_unit=2,  # an operator hears its operands, then a bracket its operators
