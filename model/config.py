@@ -63,6 +63,8 @@ class RecurrentConfig:
         for name in ("depth_embedding", "layers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be 0 (none) or more")
+        if self.keep_given and self.perception in ("characters", "words"):
+            raise ValueError("keep_given needs tokens that are given: perception=graph, family or brackets")
         if self.echo and self.perception not in ("family", "brackets"):
             raise ValueError(
                 "echo needs a head that speaks of what can be given: perception=family or brackets"

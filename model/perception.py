@@ -18,6 +18,7 @@ from model.codecs.words import WORDS
 from model.config import RecurrentConfig
 
 HANDS = (3, 4, 5)  # places of each hand of the clock of generations; together they tell 60 apart
+ATOMS = tuple(CHARACTERS.index(atom) for atom in "FT")  # as the classes false and true
 NO_ATTENTION = -1e9  # added to a masked attention logit; finite, so that fp16 export stays free of NaN
 
 
@@ -86,16 +87,6 @@ class _Classes:
     def answer(self, logits: Tensor, context: Context) -> Tensor:  # noqa: ARG002  the other one needs it
         """They are the answer: (B, C) -> (B, C)."""
         return logits
-
-
-class _Values(_Classes):
-    """Characters of an expression: its atoms are known, and what the head says of a part is T or F."""
-
-    named = unknown = tuple(CHARACTERS.index(value) for value in "FT")
-
-    def known(self, kinds: Tensor) -> Tensor:
-        """The atoms: (B, N, 1) -> (B, N, 1) bool."""
-        return (kinds == self.named[0]) | (kinds == self.named[1])
 
 
 class GraphPerception(_Classes):
@@ -216,7 +207,7 @@ class SequencePerception(_Classes):
         return tokens.unsqueeze(-1), Context(attention, _first(tokens, dtype))
 
 
-class BracketPerception(_Values):
+class BracketPerception(_Classes):
     """Characters that hear the group they stand in: what is in the same brackets, and the brackets.
 
     A pair of brackets is in the group around it, too, where it stands for what is inside. An opening
@@ -227,6 +218,7 @@ class BracketPerception(_Values):
     inputs: ClassVar[type[BracketInputs]] = BracketInputs
     context: ClassVar[tuple[str, ...]] = ("attention", "places")
     kinds = len(CHARACTERS)
+    named = unknown = ATOMS
     views = 2
     readers = 1
 
@@ -234,6 +226,12 @@ class BracketPerception(_Values):
         self.classes = config.classes
         if config.heads % self.views:
             raise ValueError("perception=brackets needs an even number of heads, half for either side")
+        if config.classes != len(ATOMS):
+            raise ValueError("perception=brackets needs two classes, false and true")
+
+    def known(self, kinds: Tensor) -> Tensor:
+        """The atoms: (B, N, 1) -> (B, N, 1) bool."""
+        return (kinds == ATOMS[0]) | (kinds == ATOMS[1])
 
     def see(self, inputs: Inputs, dtype: torch.dtype) -> tuple[Tensor, Context]:
         """Inputs -> the embedding index of every token (B, N, 1), and the context."""

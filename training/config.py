@@ -110,6 +110,10 @@ class TrainConfig:
         fitting = PERCEPTIONS[self.task.name]
         if self.network.perception not in fitting:
             raise ValueError(f"network.perception must be {' or '.join(fitting)} for {self.task.name}")
+        if self.curriculum.late_share and self.network.perception in ("characters", "words"):
+            raise ValueError(
+                "curriculum.late_share needs tokens that are given: perception graph, family or brackets"
+            )
         if self.steps(self.curriculum.start) < 1:
             raise ValueError("first_steps and steps_per_unit leave no step for the first difficulty")
         if not isinstance(self.task, GraphTask) and self.task.interface != self.network.perception:

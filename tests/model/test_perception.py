@@ -1,4 +1,4 @@
-"""What a network sees of a family: the verbs agree, padding and order do not matter, the given stays."""
+"""What a network sees of a family or an expression, what is given of it, and what the head echoes."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import pytest
 import torch
 
 from model.codecs import CodecLimits
+from model.codecs.logic import LogicCodec
 from model.codecs.text import GENERATIONS, START, TextCodec
 from model.config import RecurrentConfig
-from model.perception import FamilyInputs, hands
+from model.perception import BracketInputs, FamilyInputs, hands
 from model.recurrent import RecurrentTransformer
 from model.served import ServedModel
 
 CONFIG = RecurrentConfig(
     width=16, heads=2, feed_forward=24, layer_scale=1.0, perception="family", keep_given=True
 )
+BRACKETS = RecurrentConfig(width=16, heads=2, feed_forward=24, attention="nearest", perception="brackets")
 FACTS = [
     "Ann is the parent of Bob",
     "Cid is the child of Bob",
@@ -139,6 +141,40 @@ def test_an_echo_shows_a_token_what_the_head_says_of_it() -> None:
         said = torch.softmax(model.head(model.head_norm(strands[:, hand])), dim=-1)
         expected = strands[:, hand] + model.input_norm(said @ model.roles.weight)
         torch.testing.assert_close(shown[0][hand], expected)
+
+
+def expression(text: str) -> BracketInputs:
+    tensors = LogicCodec(CodecLimits()).encode({"expression": text}, "input")
+    return BracketInputs(*(torch.from_numpy(tensors[name]).unsqueeze(0) for name in BracketInputs._fields))
+
+
+@torch.inference_mode()
+def test_before_an_expression_is_told_only_its_shape_is_known() -> None:
+    model = network(BRACKETS)
+    blank = model.blank(expression("T&!(F|T)"))
+    assert torch.equal(blank, model.blank(expression("F&!(F|F)")))
+    state = model.embed(expression("T&!(F|T)"))[1]
+    known = model.marked(expression("T&!(F|T)"))[0, :, 0]
+    assert known.nonzero().flatten().tolist() == [1, 5, 7]
+    different = (state - blank).abs().amax(dim=-1)[0] > 1e-6
+    assert torch.equal(different, known)
+
+
+@torch.inference_mode()
+def test_an_echo_shows_a_part_of_an_expression_its_value() -> None:
+    """As if the head's "true" were a T, its "false" an F; not knowing is what a blank atom shows."""
+    model, problem = network(replace(BRACKETS, echo=True)), expression("T&!(F|T)")
+    torch.nn.init.zeros_(model.head.weight)
+    shown: list[torch.Tensor] = []
+    model.block.register_forward_pre_hook(lambda _, given: shown.append(given[0]))
+    context, state = model.embed(problem)
+    for bias in ((0.0, 500.0), (500.0, 0.0), (0.0, 0.0)):
+        model.head.bias.copy_(torch.tensor(bias))
+        model.step(state, context, problem.mask, torch.zeros(1, dtype=torch.int64))
+    true, false, either = (each - state for each in shown)
+    torch.testing.assert_close(true, state[:, 1:2].expand_as(state))
+    torch.testing.assert_close(false, state[:, 5:6].expand_as(state))
+    torch.testing.assert_close(either, model.blank(problem)[:, 1:2].expand_as(state))
 
 
 def test_a_family_needs_a_head_for_each_direction_and_two_classes() -> None:
