@@ -65,9 +65,7 @@ class RecurrentConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be 0 (none) or more")
         if self.keep_given and self.perception in ("characters", "words"):
             raise ValueError("keep_given needs tokens that are given: perception=graph, family or brackets")
-        if self.echo and self.perception not in ("family", "brackets"):
-            raise ValueError(
-                "echo needs a head that speaks of what can be given: perception=family or brackets"
-            )
+        if self.echo and self.perception != "family":
+            raise ValueError("echo needs a head that speaks of what can be given: perception=family")
         if self.layers and self.adaptive_time:
             raise ValueError("adaptive_time needs a shared block: layers=0")

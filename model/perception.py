@@ -18,7 +18,7 @@ from model.codecs.words import WORDS
 from model.config import RecurrentConfig
 
 HANDS = (3, 4, 5)  # places of each hand of the clock of generations; together they tell 60 apart
-ATOMS = tuple(CHARACTERS.index(atom) for atom in "FT")  # as the classes false and true
+ATOMS = tuple(CHARACTERS.index(atom) for atom in "TF")
 NO_ATTENTION = -1e9  # added to a masked attention logit; finite, so that fp16 export stays free of NaN
 
 
@@ -69,16 +69,20 @@ class Context(NamedTuple):
     known: Tensor | None = None  # (B, N, 1) bool: which tokens something is known of from the start
 
 
-class _Classes:
+class _Given:
+    """Of some tokens something is given; kind 0 says that nothing is."""
+
+    unknown: tuple[int, ...] = (0,)  # the kinds that a token may be of, before anything is given
+
+    def known(self, kinds: Tensor) -> Tensor:
+        """Of which tokens something is given: (B, N, K) -> (B, N, 1) bool."""
+        return kinds.amax(dim=-1, keepdim=True) > 0
+
+
+class _Classes(_Given):
     """What the head says is the answer: there is one strand, and a logit per class."""
 
     strands = 1
-    named: tuple[int, ...] = ()  # the kinds that the head's classes name; (): what it says is no kind
-    unknown: tuple[int, ...] = (0,)  # what a token may be of which nothing is known yet
-
-    def known(self, kinds: Tensor) -> Tensor:
-        """Of which tokens something is known from the start: (B, N, K) -> (B, N, 1) bool."""
-        return kinds.amax(dim=-1, keepdim=True) > 0
 
     def spread(self, said: Tensor) -> Tensor:
         """What the head says is a logit per class: (..., 1, C) -> (..., C)."""
@@ -116,7 +120,7 @@ class GraphPerception(_Classes):
         return kinds.unsqueeze(-1), Context(_attention((seen,), dtype), places)
 
 
-class FamilyPerception:
+class FamilyPerception(_Given):
     """Parents and children: half of the heads listen to a person's children, half to the parents.
 
     One person is placed in a generation, all others stand in an unknown one; a step can place those
@@ -137,8 +141,6 @@ class FamilyPerception:
     readers = 1
     strands = len(HANDS)
     classes = kinds  # of the head: the places of the hands, and first "no relative"
-    named = tuple(range(kinds))
-    unknown = (0,)
 
     def __init__(self, config: RecurrentConfig) -> None:
         if config.heads % self.views or config.classes != 2:
@@ -154,10 +156,6 @@ class FamilyPerception:
         generations = torch.arange(GENERATIONS + 1, device=asked.device)
         wanted = (asked.amax(dim=1).unsqueeze(1) == generations).to(dtype)
         return hands(placed), Context(attention, (asked > 0).unsqueeze(1).to(dtype), wanted)
-
-    def known(self, kinds: Tensor) -> Tensor:
-        """Who is placed in a generation: (B, N, 3) -> (B, N, 1) bool."""
-        return kinds.amax(dim=-1, keepdim=True) > 0
 
     def spread(self, said: Tensor) -> Tensor:
         """What the head says of each hand, (..., 3, 13) -> a logit per generation, (..., 61)."""
@@ -218,7 +216,7 @@ class BracketPerception(_Classes):
     inputs: ClassVar[type[BracketInputs]] = BracketInputs
     context: ClassVar[tuple[str, ...]] = ("attention", "places")
     kinds = len(CHARACTERS)
-    named = unknown = ATOMS
+    unknown = ATOMS
     views = 2
     readers = 1
 
@@ -226,11 +224,9 @@ class BracketPerception(_Classes):
         self.classes = config.classes
         if config.heads % self.views:
             raise ValueError("perception=brackets needs an even number of heads, half for either side")
-        if config.classes != len(ATOMS):
-            raise ValueError("perception=brackets needs two classes, false and true")
 
     def known(self, kinds: Tensor) -> Tensor:
-        """The atoms: (B, N, 1) -> (B, N, 1) bool."""
+        """The atoms are given: (B, N, 1) -> (B, N, 1) bool."""
         return (kinds == ATOMS[0]) | (kinds == ATOMS[1])
 
     def see(self, inputs: Inputs, dtype: torch.dtype) -> tuple[Tensor, Context]:

@@ -104,8 +104,8 @@ class RecurrentTransformer(nn.Module):
         before = self._split(state)
         x = before if context.injection is None else self._split(state + context.injection)
         if self.config.echo:
-            said = torch.softmax(self.head(self.head_norm(before)), dim=-1)  # (B K, N, classes)
-            x = x + self.input_norm(said @ self.roles.weight[list(self.perception.named)])
+            said = torch.softmax(self.head(self.head_norm(before)), dim=-1)  # (B K, N, kinds)
+            x = x + self.input_norm(said @ self.roles.weight)
         attention = context.attention
         if self.strands > 1:
             attention = attention.unsqueeze(1).expand(-1, self.strands, -1, -1, -1).flatten(0, 1)

@@ -112,7 +112,7 @@ class TrainConfig:
             raise ValueError(f"network.perception must be {' or '.join(fitting)} for {self.task.name}")
         if self.curriculum.late_share and self.network.perception in ("characters", "words"):
             raise ValueError(
-                "curriculum.late_share needs tokens that are given: perception graph, family or brackets"
+                "perception characters and words have no tokens that are given: curriculum.late_share=0"
             )
         if self.steps(self.curriculum.start) < 1:
             raise ValueError("first_steps and steps_per_unit leave no step for the first difficulty")
@@ -152,7 +152,6 @@ LOGIC = TrainConfig(
         gate_bias=-1.0,
         attention="nearest",
         perception="brackets",
-        echo=True,
         halting_head=True,
     ),
     curriculum=replace(FAR_BURN_IN, start=0, end=6, late_share=0.5),

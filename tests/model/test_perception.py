@@ -160,23 +160,6 @@ def test_before_an_expression_is_told_only_its_shape_is_known() -> None:
     assert torch.equal(different, known)
 
 
-@torch.inference_mode()
-def test_an_echo_shows_a_part_of_an_expression_its_value() -> None:
-    """As if the head's "true" were a T, its "false" an F; not knowing is what a blank atom shows."""
-    model, problem = network(replace(BRACKETS, echo=True)), expression("T&!(F|T)")
-    torch.nn.init.zeros_(model.head.weight)
-    shown: list[torch.Tensor] = []
-    model.block.register_forward_pre_hook(lambda _, given: shown.append(given[0]))
-    context, state = model.embed(problem)
-    for bias in ((0.0, 500.0), (500.0, 0.0), (0.0, 0.0)):
-        model.head.bias.copy_(torch.tensor(bias))
-        model.step(state, context, problem.mask, torch.zeros(1, dtype=torch.int64))
-    true, false, either = (each - state for each in shown)
-    torch.testing.assert_close(true, state[:, 1:2].expand_as(state))
-    torch.testing.assert_close(false, state[:, 5:6].expand_as(state))
-    torch.testing.assert_close(either, model.blank(problem)[:, 1:2].expand_as(state))
-
-
 def test_a_family_needs_a_head_for_each_direction_and_two_classes() -> None:
     for wrong in ({"heads": 1}, {"classes": 3}):
         config = RecurrentConfig(**{"width": 16, "heads": 2, "perception": "family", **wrong})

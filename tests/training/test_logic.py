@@ -298,11 +298,9 @@ def test_the_configuration_survives_json_and_knows_its_task() -> None:
     with pytest.raises(ConfigError, match=r"task: .*anyhow_share is 2"):
         configure(LOGIC, ["task.anyhow_share=2"])
     with pytest.raises(ConfigError, match="must be brackets or characters for logic"):
-        configure(LOGIC, ["network.perception=graph", "network.attention=softmax", "network.echo=false"])
+        configure(LOGIC, ["network.perception=graph", "network.attention=softmax"])
     with pytest.raises(ConfigError, match="need tokens in a row"):
-        configure(LOGIC, ["network.perception=graph", "network.echo=false"])
+        configure(LOGIC, ["network.perception=graph"])
     by_character = ["task.interface=characters", "network.perception=characters"]
-    with pytest.raises(ConfigError, match="echo needs a head"):
+    with pytest.raises(ConfigError, match="late_share=0"):
         configure(LOGIC, by_character)
-    with pytest.raises(ConfigError, match="late_share needs tokens that are given"):
-        configure(LOGIC, [*by_character, "network.echo=false"])
