@@ -42,7 +42,7 @@ def draw_grid(report: Facts) -> Figure:
         if report["trained_to"] in report["buckets"]:
             line = report["buckets"].index(report["trained_to"]) + 0.5
             axes.axhline(line, color="white", linewidth=0.9, linestyle=(0, (4, 2)))
-            axes.text(-0.4, line + 0.06, "never trained on", color="white", va="bottom", fontsize=6)
+            axes.set_ylabel(f"{report['unit']}; above the line: never trained on")
         for spine in axes.spines.values():
             spine.set_visible(False)
         what = f"{split} negatives" if len(splits) > 1 else f"preset {name}"
