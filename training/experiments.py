@@ -129,7 +129,7 @@ BASELINES = Experiment(
         Variant(
             "Universal Transformer with ACT",
             "graph-act",
-            replace(_plain(12, replace(SMALL.network, adaptive_time=True, depth_embedding=20)), ponder=0.01),
+            replace(_plain(12, replace(SMALL.network, adaptive_time=True, depth_embedding=20)), ponder=0.001),
         ),
     ),
     HOPS,
