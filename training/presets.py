@@ -4,7 +4,7 @@
 in graphs nodes have no names, expressions of a batch have one depth and chains one length, and
 problems are drawn as training goes rather than 12,000 to 64,000 of them in advance. `paper-small` keeps
 the protocol, silent thinking for a random number of steps without curriculum, noise or burn-in, at a
-size that one core trains in less than an hour.
+size that one core trains in ten to twenty-five minutes.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _small(full: TrainConfig, updates: int, batch: int) -> TrainConfig:
 PAPER_SMALL = {
     "graph": _small(PAPER_GRAPH, 5000, 64),
     "logic": _small(PAPER_LOGIC, 5000, 32),
-    "text": _small(PAPER_TEXT, 10_000, 32),
+    "text": _small(PAPER_TEXT, 3000, 32),
 }
 
 PRESETS = {"default": DEFAULTS, "paper": PAPER, "paper-small": PAPER_SMALL}  # by name, then by task
