@@ -154,8 +154,8 @@ LOGIC = TrainConfig(
         perception="brackets",
         halting_head=True,
     ),
-    curriculum=replace(FAR_BURN_IN, start=0, end=6, burn_in=250, burn_in_growth=0.1, late_share=0.25),
-    updates=1800,
+    curriculum=replace(FAR_BURN_IN, start=0, end=6),
+    updates=1600,
     first_steps=3,
     steps_per_unit=2,  # an operator hears its operands, then a bracket its operators
     noise=0.2,

@@ -303,4 +303,4 @@ def test_the_configuration_survives_json_and_knows_its_task() -> None:
         configure(LOGIC, ["network.perception=graph"])
     by_character = ["task.interface=characters", "network.perception=characters"]
     with pytest.raises(ConfigError, match="late_share=0"):
-        configure(LOGIC, by_character)
+        configure(LOGIC, [*by_character, "curriculum.late_share=0.5"])
