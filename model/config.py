@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 PERCEPTIONS = ("graph", "family", "brackets", "characters", "words")
+NOTHING_GIVEN = ("characters", "words")  # of whose tokens none is given for good
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class RecurrentConfig:
         for name in ("depth_embedding", "layers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be 0 (none) or more")
-        if self.keep_given and self.perception in ("characters", "words"):
+        if self.keep_given and self.perception in NOTHING_GIVEN:
             raise ValueError("keep_given needs tokens that are given: perception=graph, family or brackets")
         if self.echo and self.perception != "family":
             raise ValueError("echo needs a head that speaks of what can be given: perception=family")

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from model.config import RecurrentConfig
+from model.config import NOTHING_GIVEN, RecurrentConfig
 from model.errors import FathomError
 from training.tasks.graph import GraphTask
 from training.tasks.logic import LogicTask
@@ -110,7 +110,7 @@ class TrainConfig:
         fitting = PERCEPTIONS[self.task.name]
         if self.network.perception not in fitting:
             raise ValueError(f"network.perception must be {' or '.join(fitting)} for {self.task.name}")
-        if self.curriculum.late_share and self.network.perception in ("characters", "words"):
+        if self.curriculum.late_share and self.network.perception in NOTHING_GIVEN:
             raise ValueError(
                 "perception characters and words have no tokens that are given: curriculum.late_share=0"
             )

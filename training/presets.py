@@ -4,7 +4,7 @@
 in graphs nodes have no names, expressions of a batch have one depth and chains one length, and
 problems are drawn as training goes rather than 12,000 to 64,000 of them in advance. `paper-small` keeps
 the protocol, silent thinking for a random number of steps without curriculum, noise or burn-in, at a
-size that one core trains in ten to twenty-five minutes.
+size that one core trains in seven to twenty minutes.
 """
 
 from __future__ import annotations

@@ -38,11 +38,12 @@ def draw_grid(report: Facts) -> Figure:
         axes.set_yticks(range(len(report["buckets"])), [str(bucket) for bucket in report["buckets"]])
         axes.tick_params(length=0)
         axes.set_xlabel("steps of thinking")
-        axes.set_ylabel(report["unit"])
+        label = report["unit"]
         if report["trained_to"] in report["buckets"]:
             line = report["buckets"].index(report["trained_to"]) + 0.5
             axes.axhline(line, color="white", linewidth=0.9, linestyle=(0, (4, 2)))
-            axes.set_ylabel(f"{report['unit']}; above the line: never trained on")
+            label += "; above the line: never trained on"
+        axes.set_ylabel(label)
         for spine in axes.spines.values():
             spine.set_visible(False)
         what = f"{split} negatives" if len(splits) > 1 else f"preset {name}"
