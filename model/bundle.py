@@ -6,28 +6,34 @@
         model.ts                          TorchScript, the methods embed and step
         weights.safetensors  config.json  to load in torch again
 
-Reading checks the format, every size and every hash, and that no path leaves the folder. Nothing is
-ever unpickled.
+Reading checks the format, every size and every hash, that no path leaves the folder and that no graph
+keeps tensors elsewhere. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
+import re
+import reprlib
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
 from model.errors import BundleError
+from model.external_data import has_external_data
 from model.manifest import FORMAT_VERSION, FileEntry, Manifest
 
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 4 * 2**20  # bytes; a manifest is a page of text, anything larger is not one
 DRAFT, ASIDE = ".part", ".old"  # endings of folders that are being written, or being replaced
+NO_MODELS = (".", "lost+found")  # beginnings of folders that are never a model's
 EMBED_ONNX, STEP_ONNX, TORCHSCRIPT = "embed.onnx", "step.onnx", "model.ts"
 WEIGHTS, CONFIG = "weights.safetensors", "config.json"
 
@@ -56,37 +62,51 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def version_order(version: str) -> list[tuple[int, int, str]]:
+    """A key that sorts 2 before 10 and 1.9 before 1.10; 1 and 01 are one version."""
+    parts = enumerate(re.split(r"([0-9]+)", version))
+    return [(1, int(part), "") if place % 2 else (0, 0, part) for place, part in parts]
+
+
 def read_bundle(folder: Path) -> Bundle:
     """Read and verify one bundle. Raises BundleError that names the file and the fault."""
     manifest = _read_manifest(folder / MANIFEST)
-    root = folder.resolve()
     for name, entry in manifest.files.items():
-        path = folder / name
-        if path.resolve().parent != root:
-            raise BundleError(f"{path}: leads out of the bundle's folder; a bundle holds plain files only")
-        if not path.is_file():
-            raise BundleError(f"{path}: missing, though {MANIFEST} lists it; restore the bundle")
-        if path.stat().st_size != entry.bytes or sha256(path) != entry.sha256:
-            raise BundleError(f"{path}: differs from what {MANIFEST} vouches for; restore or export it again")
+        try:
+            _verify(folder / name, entry)
+        except FileNotFoundError:
+            raise BundleError(
+                f"{folder / name}: missing, though {MANIFEST} lists it; restore the bundle"
+            ) from None
+        except OSError as error:
+            raise _unreadable(folder / name, error) from error
     return Bundle(folder, manifest)
 
 
 def find_bundles(repository: Path) -> Iterator[Bundle]:
-    """Every bundle under repository/<model>/<version>/, in order of name and version.
+    """Every bundle under repository/<model>/<version>/, by name, versions oldest first.
 
-    Raises BundleError if there is no bundle, if a folder's names are not its manifest's, or if any
-    bundle is unsound: a repository is served whole or not at all. What an export has not finished, or
-    has set aside, is no bundle of the repository.
+    Raises BundleError if there is no bundle, if a folder cannot be looked into or its names are not its
+    manifest's, if a version is there twice, or if any bundle is unsound: a repository is served whole or
+    not at all. What an export has not finished, or has set aside, is no bundle of the repository, nor is
+    what hides behind a dot.
     """
-    found = sorted(repository.glob(f"*/*/{MANIFEST}"))
-    manifests = [path for path in found if path.parent.suffix not in (DRAFT, ASIDE)]
-    if not manifests:
+    found = [
+        folder
+        for model in (_folders(repository) if repository.is_dir() else [])
+        for folder in sorted(_folders(model), key=lambda folder: version_order(folder.name))
+        if _has_manifest(folder)
+    ]
+    if not found:
         raise BundleError(f"{repository}: no bundle here; expected <model>/<version>/{MANIFEST} below it")
-    for path in manifests:
-        bundle = read_bundle(path.parent)
+    for one, other in itertools.pairwise(found):
+        if one.parent == other.parent and version_order(one.name) == version_order(other.name):
+            raise BundleError(f"{one} and {other}: one version, written in two ways; remove one of them")
+    for folder in found:
+        bundle = read_bundle(folder)
         name, version = bundle.manifest.name, bundle.manifest.version
-        if (path.parent.parent.name, path.parent.name) != (name, version):
-            raise BundleError(f"{path}: says {name}/{version}, but lies in another folder")
+        if (folder.parent.name, folder.name) != (name, version):
+            raise BundleError(f"{folder / MANIFEST}: says {name}/{version}, but lies in another folder")
         yield bundle
 
 
@@ -109,21 +129,74 @@ def write_manifest(folder: Path, manifest: dict[str, Any], files: list[str]) -> 
     return read_bundle(folder)
 
 
+def _folders(parent: Path) -> list[Path]:
+    """The folders in a folder, by name. Raises BundleError where that cannot be told."""
+    place = parent
+    try:
+        folders = []
+        for place in sorted(parent.iterdir()):
+            if place.name.startswith(NO_MODELS) or place.suffix in (DRAFT, ASIDE):
+                continue
+            if stat.S_ISDIR(place.stat().st_mode):
+                folders.append(place)
+    except OSError as error:
+        raise _unreadable(place, error) from error
+    return folders
+
+
+def _has_manifest(folder: Path) -> bool:
+    """Whether something lies in the manifest's place. Raises BundleError where that cannot be told."""
+    try:
+        (folder / MANIFEST).lstat()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+    return True
+
+
+def _verify(path: Path, entry: FileEntry) -> None:
+    if os.path.realpath(path.parent) != os.path.dirname(os.path.realpath(path)):
+        raise BundleError(f"{path}: leads out of the bundle's folder; a bundle holds plain files only")
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise BundleError(f"{path}: is no file; a bundle holds plain files only")
+    if found.st_size != entry.bytes or sha256(path) != entry.sha256:
+        raise BundleError(f"{path}: differs from what {MANIFEST} vouches for; restore or export it again")
+    if path.suffix == ".onnx":
+        try:
+            outside = has_external_data(path.read_bytes())
+        except ValueError as error:
+            raise BundleError(f"{path}: is no ONNX graph ({error}); export the bundle again") from error
+        if outside:
+            raise BundleError(
+                f"{path}: keeps tensors in other files, which {MANIFEST} cannot vouch for; "
+                "export it with its weights inside"
+            )
+
+
 def _read_manifest(path: Path) -> Manifest:
     try:
-        if path.stat().st_size > MANIFEST_LIMIT:
-            raise BundleError(f"{path}: over {MANIFEST_LIMIT} bytes, which no manifest is")
-        content = json.loads(path.read_bytes())
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise BundleError(f"{path}: is no file")
+        with path.open("rb") as file:
+            text = file.read(MANIFEST_LIMIT + 1)
     except OSError as error:
-        raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
+        raise _unreadable(path, error) from error
+    if len(text) > MANIFEST_LIMIT:
+        raise BundleError(f"{path}: over {MANIFEST_LIMIT} bytes, which no manifest is")
+    try:
+        content = json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise BundleError(f"{path}: is nested too deeply") from None
     except ValueError as error:
         raise BundleError(f"{path}: is not JSON ({error})") from error
     if not isinstance(content, dict):
         raise BundleError(f"{path}: must be a JSON object")
     if content.get("format_version") != FORMAT_VERSION:
         raise BundleError(
-            f"{path}: has format version {content.get('format_version')!r}, but this Fathom reads "
-            f"{FORMAT_VERSION}; export the model again"
+            f"{path}: has format version {reprlib.repr(content.get('format_version'))}, but this Fathom "
+            f"reads {FORMAT_VERSION}; export the model again"
         )
     try:
         return Manifest.model_validate(content)
@@ -133,5 +206,13 @@ def _read_manifest(path: Path) -> Manifest:
 
 def _first_fault(error: ValidationError) -> str:
     fault = error.errors()[0]
-    place = ".".join(str(part) for part in fault["loc"]) or "manifest"
+    place = ".".join(str(part)[:100] for part in fault["loc"]) or "manifest"
     return f"{place}: {fault['msg']}"
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _unreadable(path: Path, error: OSError) -> BundleError:
+    return BundleError(f"{path}: cannot be read ({error.strerror})")

@@ -30,3 +30,8 @@ class RequestError(FathomError):
 
 class BundleError(FathomError):
     """A bundle is corrupt, tampered with, of an unknown format or incomplete."""
+
+
+def first_line(error: Exception) -> str:
+    """What a library's exception says, without the pages that some append."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__

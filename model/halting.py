@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.floating]
 TINY = 1e-12  # keeps a division by a zero norm finite
+MOST_STEPS = 1_000_000  # a budget, a limit or a patience can be no larger, whoever asks for it
+FAR = 1e6  # thresholds end here: no score gets that far
 
 
 class HaltReason(StrEnum):
@@ -49,13 +51,15 @@ CRITERIA: dict[str, Criterion] = {
     for criterion in (
         Criterion("none", False, 0.0, 0.0, 0.0, "never halt: take exactly max_steps"),
         Criterion("confidence", True, 0.99, 0.0, 1.0, "largest class probability"),
-        Criterion("entropy", False, 0.05, 0.0, np.inf, "entropy of the readout, nats"),
-        Criterion("entropy_diff", False, 1e-3, 0.0, np.inf, "change of that entropy, nats"),
-        Criterion("kl", False, 5e-4, 0.0, np.inf, "KL divergence from the previous readout, nats"),
-        Criterion("latent_diff", False, 0.03, 0.0, np.inf, "relative movement of the token that moved most"),
+        Criterion("entropy", False, 0.05, 0.0, FAR, "entropy of the readout, nats"),
+        Criterion("entropy_diff", False, 1e-3, 0.0, FAR, "change of that entropy, nats"),
+        Criterion("kl", False, 5e-4, 0.0, FAR, "KL divergence from the previous readout, nats"),
+        Criterion("latent_diff", False, 0.03, 0.0, FAR, "relative movement of the token that moved most"),
         Criterion("cosine", False, 1e-3, 0.0, 2.0, "1 - cosine of the token that turned most"),
-        Criterion("acceleration", False, 0.03, 0.0, np.inf, "relative change of movement, largest token"),
-        Criterion("argmax_stability", True, 5.0, 1.0, np.inf, "steps for which the answer has not changed"),
+        Criterion("acceleration", False, 0.03, 0.0, FAR, "relative change of movement, largest token"),
+        Criterion(
+            "argmax_stability", True, 5.0, 1.0, MOST_STEPS, "steps for which the answer has not changed"
+        ),
         Criterion(
             "learned", True, 0.99, 0.0, 1.0, "a trained head's probability that the answer stays right"
         ),
@@ -144,8 +148,8 @@ class HaltingRule:
                 f"threshold {self.threshold:g} is out of range for {self.criterion}: "
                 f"choose from {known.low:g} to {known.high:g}"
             )
-        if self.patience < 1:
-            raise ValueError(f"patience is {self.patience}, but must be at least 1")
+        if not 1 <= self.patience <= MOST_STEPS:
+            raise ValueError(f"patience is {self.patience}, but must be from 1 to {MOST_STEPS}")
 
 
 def satisfied(

@@ -15,6 +15,7 @@ from model.errors import BundleError
 from model.manifest import Manifest
 
 Tensors = dict[str, NDArray[Any]]
+LONGEST_NAME = 256  # characters of a name in a problem
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,11 @@ def codec_of(manifest: Manifest, limits: CodecLimits) -> Codec:
     raise BundleError(
         f"bundle {manifest.name}: codec {manifest.codec.name!r} is not available; use graph, logic or text"
     )
+
+
+def shown(text: str) -> str:
+    """What a caller wrote, in quotes, as a message shows it: nobody reads a megabyte."""
+    return repr(text if len(text) <= 80 else f"{text[:77]}...")
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from model.codecs import CodecLimits, Tensors
+from model.codecs import LONGEST_NAME, CodecLimits, Tensors
 from model.errors import RequestError
 
 SOURCE, TARGET = 1, 2  # bits of a node's role
-Name = str | int
+INTEGERS = 2**63  # numbers have 64 bits
+Name = str  # a node's name as a message shows it: 'a' and '1' in quotes, the number 1 without
 
 
 class GraphCodec:
@@ -36,7 +37,7 @@ class GraphCodec:
             if key not in ("edges", "source", "target", "nodes"):
                 raise RequestError(
                     "unknown field; a graph problem has edges, source, target and optional nodes",
-                    f"{field}.{key}",
+                    f"{field}.{key[:LONGEST_NAME]}",
                 )
         edges = self._edges(problem["edges"], f"{field}.edges")
         places = self._places(problem.get("nodes"), edges, field)
@@ -84,12 +85,12 @@ class GraphCodec:
             for index, node in enumerate(nodes):
                 name = _name(node, f"{field}.nodes.{index}")
                 if name in places:
-                    raise RequestError(f"node {name!r} is listed twice", f"{field}.nodes.{index}")
+                    raise RequestError(f"node {name} is listed twice", f"{field}.nodes.{index}")
                 places[name] = len(places)
         for index, edge in enumerate(edges):
             for name in edge:
                 if nodes is not None and name not in places:
-                    raise RequestError(f"node {name!r} is not in nodes; list it", f"{field}.edges.{index}")
+                    raise RequestError(f"node {name} is not in nodes; list it", f"{field}.edges.{index}")
                 places.setdefault(name, len(places))
         self._count(len(places), f"{field}.edges")
         return places
@@ -102,13 +103,20 @@ class GraphCodec:
 
 
 def _name(value: object, field: str) -> Name:
+    """Kept as text, which Python hashes with a secret: numbers of one hash, too many, would take seconds."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise RequestError("a node is named by a string or an integer", field)
-    return value
+    if isinstance(value, str) and len(value) > LONGEST_NAME:
+        raise RequestError(
+            f"a name of {len(value)} characters is too long; at most {LONGEST_NAME} are taken", field
+        )
+    if isinstance(value, int) and not -INTEGERS <= value < INTEGERS:
+        raise RequestError("a node's number is over 64 bits; name it by a string", field)
+    return repr(value)
 
 
 def _place(value: object, places: dict[Name, int], field: str) -> int:
     name = _name(value, field)
     if name not in places:
-        raise RequestError(f"node {name!r} is not in the graph: it is in no edge and not in nodes", field)
+        raise RequestError(f"node {name} is not in the graph: it is in no edge and not in nodes", field)
     return places[name]

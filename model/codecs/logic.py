@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.codecs import CodecLimits, Tensors
+from model.codecs import LONGEST_NAME, CodecLimits, Tensors
 from model.errors import RequestError
 
 CHARACTERS = "TF!&|()"  # a token's kind is its place here
+LONGEST = 2**16  # characters of an expression, blanks counted
 Ints = NDArray[np.int64]
 OPENING, CLOSING = CHARACTERS.index("("), CHARACTERS.index(")")
 KNOWN = "write T, F, !, &, | and brackets"
@@ -37,11 +38,18 @@ class LogicCodec:
             raise RequestError("expression is missing: give one like 'T & !(F | T)'", f"{field}.expression")
         for key in problem:
             if key != "expression":
-                raise RequestError("unknown field; a logic problem has an expression", f"{field}.{key}")
+                raise RequestError(
+                    "unknown field; a logic problem has an expression", f"{field}.{key[:LONGEST_NAME]}"
+                )
         field = f"{field}.expression"
         text = problem["expression"]
         if not isinstance(text, str):
             raise RequestError("an expression is a string like 'T & !(F | T)'", field)
+        if len(text) > LONGEST:  # before anything reads it
+            raise RequestError(
+                f"{len(text)} characters are too many, blanks counted; an expression has at most {LONGEST}",
+                field,
+            )
         count = sum(map(len, text.split()))  # before anything that reads character by character
         if count > self.limits.max_nodes:
             raise RequestError(

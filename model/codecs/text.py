@@ -11,13 +11,14 @@ from __future__ import annotations
 import itertools
 import re
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.codecs import CodecLimits, Tensors
+from model.codecs import LONGEST_NAME, CodecLimits, Tensors, shown
 from model.errors import RequestError
 
 REACH = 16  # generations up and down that have a name
@@ -26,9 +27,12 @@ REACH = 16  # generations up and down that have a name
 GENERATIONS = 60
 START = 1  # where the one stands whom the query compares with
 
-SENTENCE = re.compile(r"(.+?) is (?:the|an?) ((?:great[ -])*\S+) of (.+)", re.IGNORECASE)
-# A full stop ends a sentence where a space follows, but not in "Sam Jr. is the parent of ...".
-BETWEEN = re.compile(r"(?<=[.!])\s+(?!is\s+(?:the|an?)\s)|[\n;]+", re.IGNORECASE)
+LONGEST = 1000  # characters of a sentence
+# A full stop ends a sentence where a space follows, but not in "Sam Jr. is the parent of ...". Nothing
+# gives back what it took (`++`), so that blanks are read once.
+BETWEEN = re.compile(r"(?<=[.!])\s++(?!is\s++(?:the|an?)\s)|[\n;][\s;]*+", re.IGNORECASE)
+ARTICLES = ("the", "a", "an")
+GREATS = re.compile(r"(?:great-)*great", re.IGNORECASE)  # a word that another one ends
 RELATION = re.compile(r"(?:(great-)*grand|)(parent|child)|sibling")
 KNOWN = (
     "parent, child, grandparent, grandchild, great-grandparent, great-great-grandchild and so on, and sibling"
@@ -86,7 +90,9 @@ class TextCodec:
                 raise RequestError(f"{key} is missing: give facts and query", f"{field}.{key}")
         for key in problem:
             if key not in ("facts", "query"):
-                raise RequestError("unknown field; a text problem has facts and query", f"{field}.{key}")
+                raise RequestError(
+                    "unknown field; a text problem has facts and query", f"{field}.{key[:LONGEST_NAME]}"
+                )
         facts = self._facts(problem["facts"], f"{field}.facts")
         people = {name: place for place, name in enumerate(names_of(facts))}
         self._count(len(people), "people", self.limits.max_nodes, f"{field}.facts")
@@ -95,7 +101,7 @@ class TextCodec:
         query = _read(problem["query"], f"{field}.query", question=True)
         for name in (query.one, query.other):
             if name not in people:
-                raise RequestError(f"{_short(name)} is in no fact: add one about them", f"{field}.query")
+                raise RequestError(f"{shown(name)} is in no fact: add one about them", f"{field}.query")
         return facts, query, links
 
     def readout_tokens(self, tensors: Tensors) -> list[int]:
@@ -105,7 +111,7 @@ class TextCodec:
     def _facts(self, value: object, field: str) -> list[Sentence]:
         """A list of sentences, or one text of sentences that end in full stops or lines."""
         if isinstance(value, str):
-            value = [part for part in BETWEEN.split(value) if part.strip()]
+            value = list(itertools.islice(_sentences(value), self.limits.max_edges + 1))
         if not isinstance(value, list):
             raise RequestError("facts must be a list of sentences, or one string of sentences", field)
         if not value:
@@ -126,7 +132,7 @@ class TextCodec:
                 before, place = said.get(pair, (sign * generations, index))
                 if before != sign * generations:
                     raise RequestError(
-                        f"this contradicts fact {place} on {_short(one)} and {_short(other)}: leave one out",
+                        f"this contradicts fact {place} on {shown(one)} and {shown(other)}: leave one out",
                         f"{field}.{index}",
                     )
             if (one, other) in said:
@@ -172,26 +178,62 @@ def relation_of(generations: int) -> str:
     return stem if far == 1 else "great-" * (far - 2) + "grand" + stem
 
 
+def _sentences(text: str) -> Iterator[str]:
+    """The sentences of a text, one by one: nobody reads on behind one that is too long, or one too many."""
+    start = 0
+    while start < len(text):
+        gap = BETWEEN.search(text, start, start + 2 * LONGEST)  # a gap beyond comes too late
+        end, following = gap.span() if gap else (start + 2 * LONGEST, len(text))
+        sentence = text[start:end]
+        if sentence.strip() or len(sentence) > LONGEST:
+            yield sentence
+        start = following
+
+
+def _parts(words: list[str]) -> tuple[str, str, str] | None:
+    """A sentence's three parts, of "X is the R of Y": the first X, and of the R the longest. None: not one.
+
+    It walks over the words once. Only "great" and "great-great" make a relation of several words.
+    """
+    for place in range(1, len(words) - 4):
+        if words[place].lower() != "is" or words[place + 1].lower() not in ARTICLES:
+            continue
+        relation = last = place + 2
+        while last < len(words) and GREATS.fullmatch(words[last]):
+            last += 1
+        for end in range(min(last, len(words) - 3), relation - 1, -1):
+            if words[end + 1].lower() == "of":
+                return (
+                    " ".join(words[:place]),
+                    " ".join(words[relation : end + 1]),
+                    " ".join(words[end + 2 :]),
+                )
+    return None
+
+
 def _read(value: object, field: str, question: bool = False) -> Sentence:
     """One sentence. Raises RequestError that says what is wrong with it."""
     if not isinstance(value, str):
         raise RequestError(f"a sentence is a string: {HOW}", field)
-    text = " ".join(unicodedata.normalize("NFC", value).split())
-    found = SENTENCE.fullmatch(text.rstrip("?. " if question else ".! "))
+    if len(value) > LONGEST:  # before anything reads it
+        raise RequestError(f"a sentence of over {LONGEST} characters, blanks counted, is too long", field)
+    words = unicodedata.normalize("NFC", value).split()
+    found = _parts(" ".join(words).rstrip("?. " if question else ".! ").split(" "))
     # A name may end in a full stop, which at the end of a sentence nobody writes twice.
-    one, other = (found[group].rstrip(". ") for group in (1, 3)) if found else ("", "")
-    if not found or not one or not other:
-        raise RequestError(f"cannot read {_short(value)}: {HOW}", field)
-    if SENTENCE.fullmatch(other):
-        raise RequestError(f"{_short(value)} is more than one sentence: put a full stop between", field)
-    relation = found[2].lower().replace(" ", "-")
+    one, said, other = found or ("", "", "")
+    one, other = one.rstrip(". "), other.rstrip(". ")
+    if not one or not other:
+        raise RequestError(f"cannot read {shown(value)}: {HOW}", field)
+    if _parts(other.split(" ")):
+        raise RequestError(f"{shown(value)} is more than one sentence: put a full stop between", field)
+    relation = said.lower().replace(" ", "-")
     generations = offset_of(relation)
     if generations is None:
-        raise RequestError(f"unknown relation {_short(found[2])}; known are {KNOWN}", field)
+        raise RequestError(f"unknown relation {shown(said)}; known are {KNOWN}", field)
     if abs(generations) > REACH:
         raise RequestError(f"{abs(generations)} generations are too many; at most {REACH} have a name", field)
     if one == other:
-        raise RequestError(f"{_short(one)} cannot be their own {relation}: name two people", field)
+        raise RequestError(f"{shown(one)} cannot be their own {relation}: name two people", field)
     return Sentence(one, generations, other)
 
 
@@ -220,7 +262,3 @@ def _refuse_loops(links: list[Link], field: str) -> None:
     if left:
         fact = max(link[2] for link in left)
         raise RequestError("the facts make somebody their own ancestor: leave one out", f"{field}.{fact}")
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 80 else f"{text[:77]}...")

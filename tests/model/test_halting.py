@@ -58,7 +58,10 @@ def test_each_row_is_held_against_its_own_rule() -> None:
         (("confidence", 1.5, 1), "threshold 1.5 is out of range for confidence: choose from 0 to 1"),
         (("kl", -1.0, 1), "out of range"),
         (("kl", float("nan"), 1), "out of range"),
+        (("kl", float("inf"), 1), r"choose from 0 to 1e\+06"),
+        (("argmax_stability", 1e300, 1), "out of range"),
         (("kl", 0.1, 0), "patience is 0"),
+        (("kl", 0.1, 2**63), "must be from 1 to 1000000"),
     ],
 )
 def test_rules_that_make_no_sense_are_refused(rule: tuple[str, float, int], words: str) -> None:

@@ -121,7 +121,7 @@ def test_too_long_counts_characters_without_blanks() -> None:
 
 def test_a_long_text_is_refused_before_it_is_read_character_by_character() -> None:
     message, _ = refusal({"expression": "x" * 300_000})
-    assert message == "300000 characters are too many; this server takes 256"
+    assert message == "300000 characters are too many, blanks counted; an expression has at most 65536"
 
 
 @pytest.mark.parametrize("deep", [100, 125, 250, 5000])
