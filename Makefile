@@ -1,10 +1,11 @@
 # Two commands matter: `make serve` and `make test`. Each makes the environment it needs.
 PYTHON ?= python3
 PORT ?= 8000
+MINUTES ?= 30
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test lint bench image image-test clean
+.PHONY: serve test lint bench soak image image-test clean
 
 serve: .venv/.serve  ## serve the shipped bundles
 	FATHOM_PORT=$(PORT) $(BIN)/fathom serve
@@ -18,7 +19,10 @@ lint: .venv/.test  ## style, formatting and types
 	$(BIN)/mypy
 
 bench: .venv/.test  ## measure the engine on this machine
-	for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done
+	for benchmark in batch_size depth_batching; do $(BIN)/python benchmarks/$$benchmark.py || exit 1; done
+
+soak: .venv/.serve  ## whether memory stays under load: two parts of MINUTES each
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py --minutes $(MINUTES)
 
 image:  ## build the CPU image
 	docker build --build-arg EXTRA=cpu --build-arg REVISION=$$(git rev-parse --short HEAD) --tag fathom:cpu .

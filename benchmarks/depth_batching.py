@@ -24,9 +24,10 @@ from rich.console import Console
 from rich.table import Table
 
 from model.bundle import read_bundle
-from model.codecs import CodecLimits, Tensors, codec_of
+from model.codecs import CodecLimits, codec_of
 from model.halting import HaltReason
-from service.engine.engine import Engine
+from model.row import Layout
+from service.engine.engine import Engine, EngineLimits
 from service.engine.work import Problem, Submission
 from service.runners.choice import open_runner
 
@@ -62,7 +63,7 @@ def run_continuous(engine: Engine, problems: list[Problem]) -> None:
 def run_static(engine: Engine, problems: list[Problem]) -> None:
     for wave in waves(problems, SLOTS):
         deepest = max(problem.max_steps for problem in wave)
-        run_continuous(engine, [Problem(problem.tensors, deepest) for problem in wave])
+        run_continuous(engine, [Problem(problem.row, deepest) for problem in wave])
 
 
 def run_alone(engine: Engine, problems: list[Problem]) -> None:
@@ -74,14 +75,15 @@ def main() -> None:
     bundle = read_bundle(Path(sys.argv[1] if len(sys.argv) > 1 else "bundles/graph/1"))
     codec = codec_of(bundle.manifest, CodecLimits())
     draw = np.random.default_rng(0)
-    tensors: list[Tensors] = [codec.encode(random_graph(draw, 24), "input") for _ in range(PROBLEMS)]
+    layout = Layout(bundle.manifest)
+    rows = [layout.row(codec.encode(random_graph(draw, 24), "input")) for _ in range(PROBLEMS)]
     depths = np.minimum(draw.geometric(1 / MEAN_DEPTH, PROBLEMS), LIMIT)
-    problems = [Problem(row, int(depth)) for row, depth in zip(tensors, depths, strict=True)]
+    problems = [Problem(row, int(depth)) for row, depth in zip(rows, depths, strict=True)]
     needed = int(depths.sum())
     static = sum(len(wave) * max(problem.max_steps for problem in wave) for wave in waves(problems, SLOTS))
 
-    runner = open_runner(bundle, "auto", "auto")
-    engine = Engine(bundle.manifest, runner, SLOTS, Silence())
+    runner = open_runner(bundle, "auto", "auto", SLOTS)
+    engine = Engine(bundle.manifest, runner, EngineLimits(SLOTS), Silence())
     ways: dict[str, Callable[[Engine, list[Problem]], None]] = {
         "continuous": run_continuous,
         "static": run_static,

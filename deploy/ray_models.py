@@ -13,8 +13,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from model.bundle import Bundle, find_bundles
 from model.errors import FathomError
 from service.engine.worker import Worker
-from service.errors import UnknownModel, body_of, reply_to
-from service.fleet import Fleet, open_worker, title, version_order
+from service.errors import StartupError, UnknownModel, body_of, reply_to
+from service.fleet import Fleet, budget_of, open_worker, title
 from service.http.front import json_response
 from service.metrics import Metrics, ModelMetrics
 from service.runners.choice import check_environment
@@ -23,10 +23,10 @@ from service.settings import Settings
 log = logging.getLogger("ray.serve")
 
 
-def empty_fleet(settings: Settings, metrics: Metrics) -> Fleet:  # noqa: ARG001  what create_app calls
+def empty_fleet(settings: Settings, metrics: Metrics) -> Fleet:  # noqa: ARG001  as create_app calls it
     """A fleet to which models are added as they are asked for."""
     check_environment()
-    return Fleet([])
+    return Fleet([], budget_of(settings))
 
 
 class OpenModel:
@@ -63,14 +63,14 @@ async def open_model(name: str, settings: Settings, fleet: Fleet, metrics: Metri
     def read() -> tuple[Worker, ModelMetrics]:
         bundle = _bundle(name, settings)
         observer = metrics.of_model(bundle.manifest.name, settings.slots)
-        return open_worker(bundle, settings, observer), observer
+        return open_worker(bundle, settings, observer, fleet.budget), observer
 
     worker, observer = await asyncio.to_thread(read)
     worker.start()
-    while (reason := worker.health()) is not None:
-        if not reason.startswith("starting"):
-            raise UnknownModel(f"{name} is there, but cannot be used: {reason}", "model")
-        await asyncio.sleep(0.02)
+    try:
+        await worker.started()
+    except StartupError as error:
+        raise UnknownModel(f"{name} is there, but cannot be used: {error.message}", "model") from error
     fleet.add(worker)
     return OpenModel(worker, observer, fleet, metrics, settings.drain_seconds)
 
@@ -85,7 +85,7 @@ def _bundle(name: str, settings: Settings) -> Bundle:
     ]
     if not found:
         raise UnknownModel(f"there is no model {name!r}", "model")
-    return max(found, key=lambda bundle: version_order(bundle.manifest.version))
+    return found[-1]
 
 
 class OpensModel:

@@ -11,11 +11,11 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from service.fleet import Fleet, open_fleet
-from service.http.front import Front, install_error_handlers
+from service.http.front import Front, Keys, install_error_handlers
 from service.http.infer import Service
 from service.http.infer import router as inference
 from service.http.routes import fathom_version, models, operations
-from service.http.schemas import InferRequest, StepEvent
+from service.http.schemas import InferRequest, StepEvent, problem_schemas
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -43,11 +43,19 @@ def create_app(settings: Settings, opener: Callable[[Settings, Metrics], Fleet] 
         finally:
             await fleet.shut_down(settings.drain_seconds)
 
-    app = FastAPI(title="Fathom", version=fathom_version(), description=ABOUT, lifespan=lifespan)
+    app = FastAPI(
+        title="Fathom",
+        version=fathom_version(),
+        description=ABOUT,
+        lifespan=lifespan,
+        redirect_slashes=False,  # to wherever the caller's Host header says
+    )
+    app.state.settings = settings
+    app.state.keys = Keys(key.get_secret_value() for key in settings.api_keys)
     for router in (inference, models, operations):
         app.include_router(router)
     install_error_handlers(app)
-    app.add_middleware(Front, metrics=metrics)
+    app.add_middleware(Front, metrics=metrics, logs_access=settings.access_log)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
@@ -67,5 +75,22 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         # The framework's idea of a validation error, which no route of ours ever answers with.
         del schemas["HTTPValidationError"], schemas["ValidationError"]
         del schema["paths"]["/v1/models/{name}"]["get"]["responses"]["422"]
+        _tell_of_this_server(schema, app)
         app.openapi_schema = schema
     return app.openapi_schema
+
+
+def _tell_of_this_server(schema: dict[str, Any], app: FastAPI) -> None:
+    """What depends on settings and bundles: limits, whether to name a model, whether keys are wanted."""
+    settings: Settings = app.state.settings
+    service: Service = app.state.service
+    request = schema["components"]["schemas"]["InferRequest"]
+    if len({worker.bundle.manifest.name for worker in service.fleet.workers}) > 1:
+        request["required"] = ["model", *request["required"]]
+    request["properties"]["input"]["anyOf"] = problem_schemas(settings)
+    if not settings.api_keys:
+        del schema["components"]["securitySchemes"]
+        for path in schema["paths"].values():
+            for operation in path.values():
+                operation.pop("security", None)
+                operation["responses"].pop("401", None)

@@ -2,11 +2,15 @@
 
 FathomError
 |-- RequestError            422 invalid              (model/errors.py)
+|-- BadRequest              400 bad_request          this is not HTTP/1
 |-- InvalidJson             400 invalid_json         the body is not JSON
 |-- Unauthorized            401 unauthorized         no API key, or an unknown one
 |-- UnknownModel            404 unknown_model        no such model or version
+|-- TooSlow                 408 too_slow             the head or the body did not arrive in time
 |-- TooLarge                413 too_large            the body is over the limit
-|-- Overloaded              429 overloaded           the queue is full; carries Retry-After
+|-- TargetTooLong           414 target_too_long      path and query are over the limit
+|-- Overloaded              429 overloaded           the server is full; carries Retry-After
+|-- HeadTooLarge            431 head_too_large       the headers are over a limit
 |-- ModelFailed             500 model_failed         the model broke down on this request
 |-- Unavailable             503 unavailable          not ready, draining, or the engine has failed
 |-- BundleError             at start, exit code 2    (model/errors.py)
@@ -24,6 +28,10 @@ LONGEST_MESSAGE = 500  # characters; a message may quote the caller, who may hav
 LONGEST_FIELD = 200
 
 
+class BadRequest(FathomError):
+    """What came over the connection is not an HTTP/1 request."""
+
+
 class InvalidJson(FathomError):
     """The body cannot be parsed as JSON."""
 
@@ -36,12 +44,24 @@ class UnknownModel(FathomError):
     """No model of this name, or no such version of it, is served."""
 
 
+class TooSlow(FathomError):
+    """The request did not arrive in time."""
+
+
 class TooLarge(FathomError):
     """The request's body is larger than this server reads."""
 
 
+class TargetTooLong(FathomError):
+    """The request's path and query are longer than this server reads."""
+
+
+class HeadTooLarge(FathomError):
+    """The request's headers are larger, or more, than this server reads."""
+
+
 class Overloaded(FathomError):
-    """The queue is full. retry_after says in how many seconds it is worth trying again."""
+    """The server is full. retry_after says in how many seconds it is worth trying again."""
 
     def __init__(self, message: str, retry_after: float) -> None:
         super().__init__(message)
@@ -69,12 +89,16 @@ class Reply:
 
 
 REPLIES: dict[type[FathomError], Reply] = {
+    BadRequest: Reply(400, "bad_request"),
     InvalidJson: Reply(400, "invalid_json"),
     Unauthorized: Reply(401, "unauthorized"),
     UnknownModel: Reply(404, "unknown_model"),
+    TooSlow: Reply(408, "too_slow"),
     TooLarge: Reply(413, "too_large"),
+    TargetTooLong: Reply(414, "target_too_long"),
     RequestError: Reply(422, "invalid"),
     Overloaded: Reply(429, "overloaded"),
+    HeadTooLarge: Reply(431, "head_too_large"),
     ModelFailed: Reply(500, "model_failed"),
     FathomError: Reply(500, "internal"),
     Unavailable: Reply(503, "unavailable"),
@@ -95,6 +119,18 @@ def error_body(code: str, message: str, field: str | None = None) -> dict[str, A
 def body_of(error: FathomError) -> dict[str, Any]:
     """The error shape of an error of the tree."""
     return error_body(reply_to(error).code, error.message, error.field)
+
+
+def headers_of(error: FathomError) -> dict[str, str]:
+    """The headers that go with an error of the tree."""
+    match error:
+        case Overloaded():
+            return {"retry-after": str(max(1, round(error.retry_after)))}
+        case Unauthorized():
+            return {"www-authenticate": "Bearer"}
+        case TooSlow() | TooLarge():  # nobody waits for what is still to come of this request
+            return {"connection": "close"}
+    return {}
 
 
 def _clipped(text: str, longest: int) -> str:

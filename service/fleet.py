@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Sequence
 
-from model.bundle import Bundle, find_bundles
+from model.bundle import Bundle, find_bundles, version_order
 from model.codecs import CodecLimits, codec_of
 from model.errors import RequestError
 from service.engine.engine import EngineLimits, Observer
-from service.engine.worker import Worker
+from service.engine.ticket import Budget
+from service.engine.worker import State, Worker
 from service.errors import UnknownModel
 from service.metrics import Metrics
 from service.runners.choice import check_environment, open_runner
+from service.runners.runner import Runner
 from service.settings import Settings
 
 log = logging.getLogger("fathom")
 
 
-def version_order(version: str) -> list[tuple[int, int, str]]:
-    """A key that sorts 2 before 10 and 1.9 before 1.10."""
-    parts = re.split(r"(\d+)", version)
-    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]
-
-
 class Fleet:
     """Workers by model and version. Everything here is called on the event loop."""
 
-    def __init__(self, workers: Sequence[Worker]) -> None:
-        self._closed = False
+    def __init__(self, workers: Sequence[Worker], budget: Budget) -> None:
+        self.budget = budget  # that the workers share
         self._by_name: dict[str, dict[str, Worker]] = {}
         for worker in workers:
             self.add(worker)
@@ -50,6 +45,7 @@ class Fleet:
             del self._by_name[name]
         await worker.drain(seconds)
         worker.close()
+        await worker.closed()
 
     @property
     def workers(self) -> list[Worker]:
@@ -85,12 +81,30 @@ class Fleet:
         for worker in self.workers:
             worker.start()
 
-    def health(self) -> str | None:
-        """None when every model is ready; otherwise which is not, and why."""
+    async def started(self) -> None:
+        """Wait until every engine has taken its first step. Raises StartupError where one cannot."""
+        await asyncio.gather(*(worker.started() for worker in self.workers))
+
+    def failed(self) -> str | None:
+        """Which model has failed for good, and why; None while there is none."""
         for worker in self.workers:
-            if (reason := worker.health()) is not None:
-                return f"{title(worker)}: {reason}"
+            if worker.state is State.FAILED:
+                return f"{title(worker)}: {worker.health()}"
         return None
+
+    def health(self) -> str | None:
+        """None when traffic may come; otherwise which model stands in its way, and why.
+
+        All must have started. After that one that is out of order does not stop the others.
+        """
+        reasons = [(worker, worker.health()) for worker in self.workers]
+        faults = [(worker, reason) for worker, reason in reasons if reason is not None]
+        if not faults or (
+            len(faults) < len(reasons) and not any(w.state is State.STARTING for w, _ in faults)
+        ):
+            return None
+        first = next((fault for fault in faults if fault[0].state is State.STARTING), faults[0])
+        return f"{title(first[0])}: {first[1]}"
 
     async def drain(self, seconds: float) -> bool:
         """Admit nothing more and let what runs finish; False where something still ran after `seconds`."""
@@ -98,12 +112,11 @@ class Fleet:
             worker.stop_admitting()
         return all(await asyncio.gather(*(worker.drain(seconds) for worker in self.workers)))
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Cancel what is left and end the engines. Harmless when repeated."""
-        if not self._closed:
-            self._closed = True
-            for worker in self.workers:
-                worker.close()
+        for worker in self.workers:
+            worker.close()
+        await asyncio.gather(*(worker.closed() for worker in self.workers))
 
     @property
     def hanging(self) -> list[str]:
@@ -111,10 +124,9 @@ class Fleet:
         return [title(worker) for worker in self.workers if worker.hangs]
 
     async def shut_down(self, seconds: float) -> None:
-        """Drain, then close; nothing where it has been closed before."""
-        if not self._closed:
-            await self.drain(seconds)
-            self.close()
+        """Drain, then close. Harmless when repeated."""
+        await self.drain(seconds)
+        await self.close()
 
 
 def title(worker: Worker) -> str:
@@ -128,25 +140,41 @@ def open_fleet(settings: Settings, metrics: Metrics) -> Fleet:
     Raises BundleError or StartupError; then nothing is left open.
     """
     check_environment()
+    budget = budget_of(settings)
     workers: list[Worker] = []
     try:
         for bundle in find_bundles(settings.repository):
             observer = metrics.of_model(bundle.manifest.name, settings.slots)
-            workers.append(open_worker(bundle, settings, observer))
+            workers.append(open_worker(bundle, settings, observer, budget))
     except BaseException:
         for worker in workers:
             worker.runner.close()
         raise
-    return Fleet(workers)
+    return Fleet(workers, budget)
 
 
-def open_worker(bundle: Bundle, settings: Settings, observer: Observer) -> Worker:
+def open_worker(bundle: Bundle, settings: Settings, observer: Observer, budget: Budget) -> Worker:
     """A worker for one bundle, not yet started. Raises StartupError where nothing can run it."""
     manifest = bundle.manifest
     longest = min((axis.max for axis in manifest.axes.values()), default=settings.max_nodes)
     codec = codec_of(manifest, CodecLimits(min(settings.max_nodes, longest), settings.max_edges))
-    runner = open_runner(bundle, settings.device, settings.backend)
-    limits = EngineLimits(settings.slots, settings.queue_steps, settings.stall_seconds)
-    worker = Worker(bundle, codec, runner, limits, observer)
-    log.info("opened %s with %s on %s", title(worker), runner.backend, runner.device)
+    limits = limits_of(settings)
+
+    def opener() -> Runner:
+        return open_runner(bundle, settings.device, settings.backend, limits.slots)
+
+    worker = Worker(bundle, codec, opener, limits, observer, budget)
+    log.info("opened %s with %s on %s", title(worker), worker.runner.backend, worker.runner.device)
     return worker
+
+
+def limits_of(settings: Settings) -> EngineLimits:
+    """What an engine takes on."""
+    return EngineLimits(
+        settings.slots, settings.queue_seconds, settings.quantum_ms / 1000, settings.stall_seconds
+    )
+
+
+def budget_of(settings: Settings) -> Budget:
+    """What all engines together may hold for those who read."""
+    return Budget(settings.max_event_bytes, settings.max_held_bytes)

@@ -21,7 +21,7 @@ class RemoteError(Exception):
 
 def connect(url: str, api_key: str | None) -> httpx.Client:
     """A connection to the server at url. Raises RemoteError where that is no address."""
-    headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+    headers = {b"authorization": f"Bearer {api_key}".encode()} if api_key else {}  # UTF-8, not only ASCII
     try:
         return httpx.Client(base_url=url, headers=headers, timeout=PATIENCE)
     except httpx.InvalidURL as error:

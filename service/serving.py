@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -15,13 +16,19 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from service.allocator import limit_allocator
 from service.app import create_app
 from service.errors import StartupError
 from service.fleet import Fleet, title
+from service.http.patience import Configuration
+from service.http.protocol import configuration
 from service.settings import Settings
 
 log = logging.getLogger("fathom")
-LAST_BYTES_SECONDS = 5  # for clients to read the end of their answers once the engines have stopped
+LAST_REQUESTS_SECONDS = 0.2  # for requests that were on their way when the engines stopped
+LAST_BYTES_SECONDS = 5  # for clients to read the end of their answers after that
+BACKLOG = 2048  # connections that the system keeps until they are accepted
+OTHER_FILES = 512  # beside connections: graphs, sockets that are being refused, what libraries open
 
 
 def serve(settings: Settings) -> None:
@@ -31,6 +38,8 @@ def serve(settings: Settings) -> None:
     )
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # we tell of our starts and stops ourselves
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    _allow_files(settings.max_connections + OTHER_FILES)
+    limit_allocator()
     hanging = _run(_serve(settings))
     log.info("stopped")
     if hanging:  # a thread that never returns would keep the process; everybody has been answered
@@ -51,8 +60,7 @@ def _run(main: Coroutine[Any, Any, list[str]]) -> list[str]:
 
 async def _serve(settings: Settings) -> list[str]:
     """Serve to the end; returns the models whose engines hang."""
-    listener = _bind(settings.host, settings.port)
-    try:
+    with _listening(settings.host, settings.port) as listener:
         app = create_app(settings)
         # The lifespan is entered here, not by uvicorn, so that a bad bundle is a line and not a traceback,
         # and so that draining comes before the listener closes: until then, /health/ready must say 503.
@@ -60,25 +68,35 @@ async def _serve(settings: Settings) -> list[str]:
             await _serve_app(app, settings, listener)
         fleet: Fleet = app.state.service.fleet
         return fleet.hanging
-    finally:
-        listener.close()
 
 
 async def _serve_app(app: FastAPI, settings: Settings, listener: socket.socket) -> None:
+    """Answer until told to stop. Raises StartupError where a model cannot take its first step."""
     fleet: Fleet = app.state.service.fleet
-    models = ", ".join(title(worker) for worker in fleet.workers)
-    server = Server(app, settings, f"serving {models} on http://{_address(listener)}")
+    server = Server(configuration(app, lifespan="off", timeout_graceful_shutdown=2 * LAST_BYTES_SECONDS))
     loop, told = asyncio.get_running_loop(), Told()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.once_more)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    await _first(serving, told.to_stop.wait())
-    if not serving.done():
+    starting = asyncio.create_task(fleet.started())
+    stopping = asyncio.create_task(told.to_stop.wait())
+    await _first(serving, starting, stopping)
+    if starting.done() and not starting.exception():
+        models = ", ".join(title(worker) for worker in fleet.workers)
+        log.info("serving %s on http://%s", models, _address(listener))
+        await _first(serving, stopping)
+    if stopping.done():
         log.info("stopping: finishing what runs, for up to %g s", settings.drain_seconds)
+        server.configuration.ending = True
         await _first(fleet.drain(settings.drain_seconds), told.to_hurry.wait())
-        fleet.close()  # what still runs is cancelled, and its clients are told
-        server.should_exit = True
+        await fleet.close()  # what still runs is cancelled, and its clients are told
+    server.should_exit = True
     await serving
+    stopping.cancel()
+    if starting.done():
+        starting.result()
+    else:
+        starting.cancel()
 
 
 class Told:
@@ -93,27 +111,27 @@ class Told:
 
 
 class Server(uvicorn.Server):
-    """uvicorn, with signals and the start's announcement left to us."""
+    """uvicorn, with signals and announcements left to us, and a stop that resets nobody."""
 
-    def __init__(self, app: FastAPI, settings: Settings, announcement: str) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                lifespan="off",
-                log_config=None,
-                access_log=settings.access_log,
-                timeout_graceful_shutdown=LAST_BYTES_SECONDS,
-            )
-        )
-        self._announcement = announcement
+    def __init__(self, configuration: Configuration) -> None:
+        super().__init__(configuration)
+        self.configuration = configuration
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        log.info(self._announcement)
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End every connection in order; those whose clients read nothing are cut."""
+        self.configuration.ending = True
+        await asyncio.sleep(LAST_REQUESTS_SECONDS)  # what has been sent by now is still answered, with 503
+        cutting = asyncio.get_running_loop().call_later(LAST_BYTES_SECONDS, self._cut)
+        await super().shutdown(sockets)
+        cutting.cancel()
+
+    def _cut(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
 
 async def _first(*waits: Coroutine[Any, Any, Any] | asyncio.Task[Any]) -> None:
@@ -125,16 +143,34 @@ async def _first(*waits: Coroutine[Any, Any, Any] | asyncio.Task[Any]) -> None:
             task.cancel()
 
 
-def _bind(host: str, port: int) -> socket.socket:
-    """A bound socket that does not listen yet: a taken port is found before models are opened."""
+@contextlib.contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket that listens and accepts nobody yet: a taken port is found before models are opened.
+
+    Binding alone would not do: two servers can bind one port, and only one of them can listen.
+    """
+    listener = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        listener.listen(BACKLOG)
     except OSError as error:
+        if listener:
+            listener.close()
         raise StartupError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
-    return listener
+    with listener:
+        yield listener
+
+
+def _allow_files(number: int) -> None:
+    """Raise this process's limit of open files to `number`, as far as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY:
+        number = min(number, hard)
+    if soft != resource.RLIM_INFINITY and soft < number:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
 
 
 def _address(listener: socket.socket) -> str:

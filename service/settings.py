@@ -24,16 +24,26 @@ def _split(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _keys(value: object) -> object:
+    """As _split; but a text that is not empty and holds no key is a mistake, not an open door."""
+    keys = _split(value)
+    if isinstance(value, str) and value and not keys:
+        raise ValueError("there is no key between the commas; give one, or leave it empty for none")
+    return keys
+
+
 def _ascending(bounds: tuple[float, ...]) -> tuple[float, ...]:
     if not bounds or any(low >= high for low, high in itertools.pairwise(bounds)):
         raise ValueError("give at least one bound, in ascending order, separated by commas")
     return bounds
 
 
-Buckets = Annotated[tuple[float, ...], NoDecode, BeforeValidator(_split), AfterValidator(_ascending)]
-Keys = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)]
-Count = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Bound = Annotated[float, Field(ge=0, le=10**12, allow_inf_nan=False)]
+Buckets = Annotated[tuple[Bound, ...], NoDecode, BeforeValidator(_split), AfterValidator(_ascending)]
+Keys = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_keys)]
+Count = Annotated[int, Field(ge=1, le=10**6)]
+Large = Annotated[int, Field(ge=1, le=10**12)]  # bytes, or steps
+Seconds = Annotated[float, Field(gt=0, le=10**6, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
@@ -54,22 +64,58 @@ class Settings(BaseSettings):
         "auto", description="What runs a bundle's graphs. auto prefers ONNX."
     )
     slots: Count = Field(64, description="Problems that think at the same time, per model.")
-    queue_steps: Count = Field(
-        65_536, description="Steps that may wait, per model; past that, requests get 429 with Retry-After."
+    queue_seconds: Seconds = Field(
+        10.0,
+        description="How long a request may have to wait for others, in estimated seconds of compute at the "
+        "most steps that all may take; past that, it gets 429 with Retry-After.",
+    )
+    quantum_ms: Annotated[float, Field(gt=0, le=10**6, allow_inf_nan=False)] = Field(
+        20.0,
+        description="Milliseconds of compute that a problem may be ahead of one that waits before it yields "
+        "its slot, to go on later.",
     )
     stall_seconds: Seconds = Field(
         30.0, description="Not ready when there is work but no step has finished for this long."
     )
     drain_seconds: float = Field(
-        30.0, ge=0, allow_inf_nan=False, description="How long running requests may go on after SIGTERM."
+        30.0,
+        ge=0,
+        le=10**6,
+        allow_inf_nan=False,
+        description="How long running requests may go on after SIGTERM.",
     )
     max_problems: Count = Field(256, description="Problems per request.")
-    max_body_bytes: Count = Field(2**20, description="Size of a request's body; larger ones get 413.")
+    max_body_bytes: Large = Field(2**20, description="Size of a request's body; larger ones get 413.")
+    max_pending_bytes: Large = Field(
+        2**26,
+        description="Bytes of bodies that are held at the same time; past that, large ones get 429.",
+    )
+    max_connections: Count = Field(1024, description="Open connections; past that, new ones get 503.")
+    max_line_bytes: Large = Field(8192, description="Size of a request's target; longer ones get 414.")
+    max_header_bytes: Large = Field(32_768, description="Size of a request's headers; larger ones get 431.")
+    max_headers: Count = Field(100, description="Headers per request; with more, it gets 431.")
+    head_seconds: Seconds = Field(
+        10.0, description="How long a request's head may take to arrive; then the client gets 408."
+    )
+    body_seconds: Seconds = Field(
+        30.0, description="How long a request's body may take to arrive; then the client gets 408."
+    )
+    keep_alive_seconds: Seconds = Field(
+        5.0, description="How long a connection may stay open without a request."
+    )
+    send_seconds: Seconds = Field(
+        60.0, description="A client that takes in nothing of its answer for this long is cut off."
+    )
     max_nodes: Count = Field(256, description="Nodes per graph, people per family; a bundle may allow fewer.")
     max_edges: Count = Field(4096, description="Edges per graph, facts per family.")
-    max_latent_bytes: Count = Field(
+    max_event_bytes: Large = Field(
+        2**26,
+        description="Bytes of steps held for one request: a trace that could be larger is refused, a stream "
+        "that is not read in time drops its oldest steps.",
+    )
+    max_held_bytes: Large = Field(
         2**28,
-        description="Bytes of latents per request: whole states, over all problems and all steps shown.",
+        description="The same for all requests together; past that, traces get 429 and streams drop steps.",
     )
     ping_seconds: Seconds = Field(
         15.0, description="An event stream that is silent for this long gets a comment."

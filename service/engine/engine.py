@@ -9,21 +9,24 @@ with NumPy alone; all tensors stay with the runner.
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from model.codecs import Tensors
 from model.halting import HaltReason
 from model.manifest import Manifest
-from service.engine.slots import Flags, Rows, Slots
-from service.engine.waiting import WaitingQueue
+from model.row import Bucket, Floats
+from service.engine.ledger import Ledger
+from service.engine.slots import Rows, Slots
+from service.engine.waiting import Waiting, WaitingQueue
 from service.engine.work import Event, Finished, Stepped, Submission
-from service.runners.layout import Bucket, Floats, Layout
-from service.runners.runner import Batch, Computed, Runner
+from service.runners.runner import Flight, Landing, Runner
 
+Shown = tuple[Floats | None, Floats | None, Tensors | None]  # logits, scores, state
+MOST_PLANS = 64
 Events = list[tuple[Submission, Event]]
 
 
@@ -31,10 +34,10 @@ class Observer(Protocol):
     """Who wants to know what the engine does (metrics). Called from the engine's thread."""
 
     def stepped(self, rows: int, seconds: float) -> None:
-        """One engine step moved so many rows."""
+        """A batch of so many rows took a step."""
 
     def queued(self, seconds: float) -> None:
-        """A problem found a slot after so long."""
+        """A problem found its first slot after so long."""
 
     def finished(self, reason: HaltReason, steps: int) -> None:
         """A problem is done."""
@@ -48,8 +51,20 @@ class EngineLimits:
     """How much one engine takes on."""
 
     slots: int = 64  # problems that think at the same time
-    queue_steps: int = 65_536  # steps that may wait; past that, requests are refused
+    queue_seconds: float = 60.0  # that a request may have to wait for; past that, it is refused
+    quantum_seconds: float = 0.02  # of compute that a row may be ahead by before it yields its slot
     stall_seconds: float = 30.0  # a step that takes longer means that the engine hangs
+
+
+@dataclass(frozen=True)
+class Boarded:
+    """Who takes a step together: slots of one bucket, and who sits there."""
+
+    bucket: Bucket
+    batch: list[int]
+    rows: Rows  # the same, as an array
+    tenants: Rows
+    shown: list[int]  # whose states are asked for
 
 
 class Engine:
@@ -59,19 +74,22 @@ class Engine:
         self,
         manifest: Manifest,
         runner: Runner,
-        slots: int,
+        limits: EngineLimits,
         observer: Observer,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.slots = Slots(slots, manifest.scores)
-        self.waiting = WaitingQueue()
-        self._layout = Layout(manifest)
+        self.slots = Slots(limits.slots, manifest.scores)
+        self.ledger = Ledger(limits.slots, limits.quantum_seconds)
+        self.waiting = WaitingQueue(self.ledger)
+        self.steps = 0  # of rows, that came through
+        self.failures = 0  # batches that failed since one came through
         self._runner = runner
         self._observer = observer
         self._clock = clock
         self._cancelled: list[Submission] = []
+        self._flights: dict[Flight, Boarded] = {}
+        self._plans: dict[bytes, list[Boarded]] = {}  # by who is ready; until somebody comes or goes
         self._events: Events = []
-        self._plan: list[Batch] | None = None  # who steps with whom; None when somebody came or went
 
     @property
     def running(self) -> int:
@@ -79,148 +97,208 @@ class Engine:
         return len(self.slots.occupied) - self.slots.free
 
     @property
+    def flying(self) -> bool:
+        """Whether a step is under way."""
+        return bool(self._flights)
+
+    @property
     def idle(self) -> bool:
-        return not (self.running or self.waiting or self._cancelled)
+        return not (self.running or self.waiting or self._cancelled or self._flights)
 
     def submit(self, submission: Submission) -> None:
         """Queue a submission's problems; they take slots from the next step on."""
-        self.waiting.push(submission)
+        self.ledger.enter(submission)
+        self.waiting.push(submission, submission.arrived)
 
     def cancel(self, submission: Submission) -> None:
         """Drop a submission at the next step; what has already finished is not disturbed."""
         self._cancelled.append(submission)
 
     def step(self) -> Events:
-        """One step of every running row: aborts, admits, computes, decides, emits, releases."""
+        """Aborts, seats, launches; lands what has come back, decides about it, emits and releases."""
         self._events = []
         self._apply_cancellations()
-        self._admit()
-        began = self._clock()
-        rows, logits, scores = self._compute(self._batches())
-        now = self._clock()
-        if len(rows):
-            self._observer.stepped(len(rows), now - began)
-            halted, spent, late = self.slots.advance(rows, scores, now)
-            self._emit_steps(rows, logits, scores)
-            self._finish(rows, logits, scores, halted, spent, late, now)
+        self._seat()
+        self._launch()
+        for landing in self._runner.land() if self._flights else []:
+            self._decide(landing, self._flights.pop(landing.flight))
         self._observer.load(self.running, len(self.waiting), len(self.slots.occupied))
         return self._events
 
     def _apply_cancellations(self) -> None:
         now = self._clock()
         for submission in self._cancelled:
-            for index in self.waiting.cancel(submission):
-                self._end(submission, Finished(index, 0, HaltReason.CANCELLED))
+            for work in self.waiting.cancel(submission):
+                self._give_up(work, HaltReason.CANCELLED, now)
             for slot in self.slots.holding(submission):
                 self._leave(slot, HaltReason.CANCELLED, now)
         self._cancelled = []
 
-    def _admit(self) -> None:
-        """Fill the free slots from the queue, embedding together what shares a bucket."""
+    def _seat(self) -> None:
+        """Fill the slots from the queue; where none is free, whoever has had too much makes room."""
         now = self._clock()
-        arrivals: dict[Bucket, list[int]] = defaultdict(list)
-        for _ in range(min(self.slots.free, len(self.waiting))):
-            work = self.waiting.pop(now)
-            bucket = self._layout.bucket(self._layout.lengths(work.problem.tensors))
-            arrivals[bucket].append(self.slots.take(work, bucket, now))
-            self._plan = None
-            self._observer.queued(now - work.submission.arrived)
-        for bucket, slots in arrivals.items():
-            problems = [self.slots.holder(slot).problem.tensors for slot in slots]
+        settled = self.slots.settled()  # whoever sits down now stays for a step at least
+        moves = float(self._room())  # as many as could be launched at once: a seat alone helps nobody
+        while self.waiting:
+            work = self.waiting.first(now)
+            if not self.slots.free:
+                moves -= 1 / self._runner.rows_per_batch(work.carry.row.bucket)
+                slot = self._make_room(work, settled, now) if moves >= 0 else None
+                if slot is None:
+                    break
+                settled = settled[settled != slot]
+            self.waiting.take(work)
             try:
-                self._runner.admit(slots, problems, bucket)
-            except Exception as error:  # noqa: BLE001  whatever a backend raises fails these rows alone
-                for slot in slots:
-                    self._leave(slot, HaltReason.ERROR, now, error=f"the problem cannot be embedded: {error}")
+                slot = self.slots.seat(work, self.ledger.number(work.submission))
+            except Exception as error:  # noqa: BLE001  terms that no column holds fail this row alone
+                self._give_up(work, HaltReason.ERROR, now, f"the problem cannot be seated: {error}")
+                continue
+            self._plans.clear()
+            self.ledger.sits(work.submission)
+            if not work.carry.depth:
+                self._observer.queued(now - work.submission.arrived)
+            work.queued += now - work.since
+            try:
+                self._runner.put(slot, work.carry)
+            except Exception as error:  # noqa: BLE001  whatever a backend raises fails this row alone
+                self._leave(slot, HaltReason.ERROR, now, error=f"the problem cannot be embedded: {error}")
 
-    def _batches(self) -> list[Batch]:
-        """Micro-batches of rows of one bucket, of a size that suits the device."""
-        if self._plan is not None:
-            return self._plan
-        groups: dict[Bucket, list[int]] = defaultdict(list)
-        for slot in self.slots.thinking().tolist():
-            groups[self.slots.bucket[slot]].append(slot)
-        self._plan = []
-        for bucket, group in groups.items():
-            size = self._runner.rows_per_batch(bucket)
-            self._plan += [group[at : at + size] for at in range(0, len(group), size)]
-        return self._plan
+    def _make_room(self, newcomer: Waiting, settled: Rows, now: float) -> int | None:
+        """Send back the row that has had most of those that should yield to a newcomer; returns its slot."""
+        settled = settled[self.slots.deadline[settled] > now]
+        accounts = self.slots.account[settled]
+        owe = self.ledger.owe(accounts, newcomer.submission)
+        if newcomer.problem.deadline is not None and newcomer.problem.deadline <= now:
+            owe |= accounts != self.ledger.number(newcomer.submission)
+        if not owe.any():
+            return None
+        slot = int(settled[owe][self.ledger.order(accounts[owe])[-1]])
+        work = self.slots.holder(slot)
+        work.carry, work.since = self._runner.take(slot), now
+        work.held_for = int(self.slots.held_for[slot])
+        self.slots.release(slot)
+        self._plans.clear()
+        self.ledger.sits(work.submission, -1)
+        self.waiting.push_back(work)
+        return slot
 
-    def _compute(self, batches: list[Batch]) -> tuple[Rows, Floats, Floats]:
-        """Step all batches: (slots, logits (R, C), scores (R, S)) of the rows that came through."""
-        rows: list[int] = []
-        sound: list[Computed] = []
-        for batch, outcome in zip(batches, self._runner.step(batches) if batches else [], strict=True):
-            if isinstance(outcome, Exception):
-                for slot in batch:
-                    self._leave(slot, HaltReason.ERROR, self._clock(), error=f"the step failed: {outcome}")
-            else:
-                rows += batch
-                sound.append(outcome)
-        if not rows:
-            return np.zeros(0, np.intp), np.zeros((0, 0)), np.zeros((0, 0))
-        logits = np.concatenate([outcome.logits for outcome in sound])
-        scores = np.concatenate([outcome.scores for outcome in sound])
-        if np.isfinite(logits).all():
-            return np.array(rows, np.intp), logits, scores
-        finite = np.isfinite(logits.reshape(len(rows), -1)).all(axis=1)
-        for place in np.flatnonzero(~finite):
-            self._leave(
-                rows[place], HaltReason.ERROR, self._clock(), error="the model's readout is not finite"
-            )
-        return np.array(rows, np.intp)[finite], logits[finite], scores[finite]
+    def _launch(self) -> None:
+        """Begin steps while the runner has room, for those first who have had least."""
+        room = self._room()
+        ready = self.slots.boarding(self._runner.ahead)
+        if room <= 0 or not len(ready):
+            return
+        plan = self._plans.get(ready.tobytes())
+        if plan is None and len(batches := self._cut(ready.tolist())) <= room:
+            if len(self._plans) > MOST_PLANS:
+                self._plans.clear()
+            plan = self._plans[ready.tobytes()] = [self._board(batch) for batch in batches]
+        if plan is None or len(plan) > room:
+            # Not all of them at once: who is out of time goes first, then who has had least.
+            turns = self.ledger.order(self.slots.account[ready])
+            late = self.slots.deadline[ready[turns]] <= self._clock()
+            turns = turns[np.argsort(~late, kind="stable")]
+            plan = [self._board(sorted(batch)) for batch in self._cut(ready[turns].tolist())[:room]]
+        for boarded in plan:
+            flight = self._runner.launch(boarded.batch, boarded.shown)
+            self._flights[flight] = boarded
+            self.slots.launched[boarded.rows] += 1
+            self.ledger.charge(self.slots.account[boarded.rows], self._runner.cost(boarded.bucket))
 
-    def _emit_steps(self, rows: Rows, logits: Floats, scores: Floats) -> None:
-        for place in np.flatnonzero(self.slots.every_step[rows]):
+    def _room(self) -> int:
+        """How many launches more the runner has work for."""
+        return self._runner.workers * (1 + self._runner.ahead) - len(self._flights)
+
+    def _cut(self, ready: list[int]) -> list[list[int]]:
+        """Slots -> batches of one bucket that suit the device, in the order of their first slots."""
+        batches: list[list[int]] = []
+        filling: dict[Bucket, tuple[int, list[int]]] = {}
+        for slot in ready:
+            bucket = self.slots.bucket[slot]
+            size, batch = filling.get(bucket) or (self._runner.rows_per_batch(bucket), None)
+            if batch is None or len(batch) == size:
+                batch = []
+                batches.append(batch)
+                filling[bucket] = size, batch
+            batch.append(slot)
+        return batches
+
+    def _board(self, batch: list[int]) -> Boarded:
+        rows = np.array(batch, np.intp)
+        shown = rows[self.slots.views[rows]].tolist()
+        return Boarded(self.slots.bucket[batch[0]], batch, rows, self.slots.tenant[rows], shown)
+
+    def _decide(self, landing: Landing, boarded: Boarded) -> None:
+        """What a landing means for those who are still there, in a few array comparisons."""
+        now = self._clock()
+        rows, logits, scores = boarded.rows, landing.logits, landing.scores
+        there = self.slots.tenant[rows] == boarded.tenants
+        if landing.error is not None:
+            self.failures += 1
+            for slot in rows[there].tolist():
+                self._leave(slot, HaltReason.ERROR, now, error=f"the step failed: {landing.error}")
+            return
+        self.failures = 0
+        self._observer.stepped(len(rows), landing.seconds)
+        sound = there & np.isfinite(logits).reshape(len(rows), -1).all(axis=1)
+        if not sound.all():
+            for slot in rows[there & ~sound].tolist():
+                self._leave(slot, HaltReason.ERROR, now, error="the model's readout is not finite")
+            rows, logits, scores = rows[sound], logits[sound], scores[sound]
+        self.steps += len(rows)
+        halted, spent, late = self.slots.advance(rows, scores, now)
+        over = halted | spent | late
+        told = self.slots.every_step[rows]
+        for place in np.flatnonzero(over | told).tolist():
             slot = int(rows[place])
             work = self.slots.holder(slot)
-            state = self._runner.state(slot) if work.problem.with_state else None
-            step = int(self.slots.depth[slot])
-            self._events.append(
-                (work.submission, Stepped(work.index, step, logits[place], scores[place], state))
+            view = work.problem.view
+            # Copies, for an event must not keep the whole batch alive.
+            shown = (
+                logits[place].copy(),
+                scores[place].copy(),
+                None if view is None else landing.state(slot, view),
             )
-
-    def _finish(
-        self, rows: Rows, logits: Floats, scores: Floats, halted: Flags, spent: Flags, late: Flags, now: float
-    ) -> None:
-        for place in np.flatnonzero(halted | spent | late):
-            if halted[place]:
-                reason = HaltReason.HALTED
-            elif spent[place]:
-                reason = HaltReason.BUDGET
-            else:
-                reason = HaltReason.DEADLINE
-            self._leave(int(rows[place]), reason, now, logits[place], scores[place])
+            if told[place]:
+                step = Stepped(work.index, int(self.slots.depth[slot]), *shown, last=bool(over[place]))
+                self._events.append((work.submission, step))
+            if over[place]:
+                reason = HaltReason.BUDGET if spent[place] else HaltReason.DEADLINE
+                self._leave(slot, HaltReason.HALTED if halted[place] else reason, now, shown)
 
     def _leave(
         self,
         slot: int,
         reason: HaltReason,
         now: float,
-        logits: Floats | None = None,
-        scores: Floats | None = None,
+        shown: Shown = (None, None, None),
         error: str | None = None,
     ) -> None:
         """Empty a slot and say how its problem ended."""
         work = self.slots.holder(slot)
-        wants_state = work.problem.with_state and logits is not None
-        started = float(self.slots.started[slot])
-        finished = Finished(
-            index=work.index,
-            steps=int(self.slots.depth[slot]),
-            reason=reason,
-            logits=logits,
-            scores=scores,
-            state=self._runner.state(slot) if wants_state else None,
-            error=error,
-            queue_seconds=started - work.submission.arrived,
-            compute_seconds=now - started,
-        )
+        steps = int(self.slots.depth[slot])
         self._runner.release(slot)
         self.slots.release(slot)
-        self._plan = None
-        self._end(work.submission, finished)
+        self._plans.clear()
+        self.ledger.leaves(work.submission, seated=True)
+        self._end(work, reason, now, steps, shown, error)
 
-    def _end(self, submission: Submission, finished: Finished) -> None:
-        self._observer.finished(finished.reason, finished.steps)
-        self._events.append((submission, finished))
+    def _give_up(self, work: Waiting, reason: HaltReason, now: float, error: str | None = None) -> None:
+        """Say how a problem without a slot ended."""
+        work.queued += now - work.since
+        self.ledger.leaves(work.submission, seated=False)
+        self._end(work, reason, now, work.carry.depth, error=error)
+
+    def _end(
+        self,
+        work: Waiting,
+        reason: HaltReason,
+        now: float,
+        steps: int,
+        shown: Shown = (None, None, None),
+        error: str | None = None,
+    ) -> None:
+        computed = now - work.submission.arrived - work.queued
+        self._observer.finished(reason, steps)
+        finished = Finished(work.index, steps, reason, *shown, error, work.queued, computed)
+        self._events.append((work.submission, finished))

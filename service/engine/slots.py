@@ -6,15 +6,16 @@ array comparisons. Everything that differs between requests lives here and nowhe
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.halting import CRITERIA, columns, satisfied
+from model.row import Bucket, Floats
 from service.engine.waiting import Waiting
 from service.engine.work import Submission
-from service.runners.layout import Bucket, Floats
 
 Rows = NDArray[np.intp]
 Flags = NDArray[np.bool_]
@@ -26,7 +27,10 @@ class Slots:
     def __init__(self, slots: int, scores: Sequence[str]) -> None:
         self._columns = columns(scores)
         self.occupied = np.zeros(slots, np.bool_)
-        self.depth = np.zeros(slots, np.int64)
+        self.tenant = np.zeros(slots, np.int64)  # changes with whoever sits there: tells guests from ghosts
+        self.account = np.zeros(slots, np.intp)  # of the submission, in the ledger
+        self.depth = np.zeros(slots, np.int64)  # steps decided about
+        self.launched = np.zeros(slots, np.int64)  # steps asked for; some may be under way
         self.max_steps = np.ones(slots, np.int64)
         self.min_steps = np.ones(slots, np.int64)
         self.column = np.full(slots, -1, np.intp)  # the score this row watches; -1: none
@@ -35,38 +39,43 @@ class Slots:
         self.patience = np.ones(slots, np.int64)
         self.held_for = np.zeros(slots, np.int64)  # steps running for which the criterion has held
         self.deadline = np.full(slots, np.inf, np.float64)
-        self.started = np.zeros(slots, np.float64)
         self.every_step = np.zeros(slots, np.bool_)
+        self.views = np.zeros(slots, np.bool_)  # whose states are asked for
         self.work: list[Waiting | None] = [None] * slots
         self.bucket: list[Bucket] = [()] * slots
-        self._free = list(range(slots - 1, -1, -1))
+        self._free = list(range(slots))  # a heap
 
     @property
     def free(self) -> int:
         return len(self._free)
 
-    def take(self, work: Waiting, bucket: Bucket, now: float) -> int:
-        """Seat a problem in the lowest free slot with its terms; returns the slot."""
-        slot, problem, rule = self._free.pop(), work.problem, work.problem.rule
-        self.occupied[slot] = True
-        self.depth[slot] = self.held_for[slot] = 0
+    def seat(self, work: Waiting, account: int) -> int:
+        """Give a problem the lowest free slot, where it goes on as it left; returns the slot.
+
+        Raises where its terms cannot be held; then the slot stays free.
+        """
+        slot, problem, rule = self._free[0], work.problem, work.problem.rule
+        self.account[slot] = account
+        self.depth[slot] = self.launched[slot] = work.carry.depth
         self.max_steps[slot], self.min_steps[slot] = problem.max_steps, problem.min_steps
         self.column[slot] = self._columns[rule.criterion]
         self.threshold[slot], self.patience[slot] = rule.threshold, rule.patience
+        self.held_for[slot] = work.held_for
         self.halts_above[slot] = CRITERIA[rule.criterion].halts_above
         self.deadline[slot] = np.inf if problem.deadline is None else problem.deadline
-        self.started[slot] = now
-        self.every_step[slot] = problem.every_step
-        self.work[slot], self.bucket[slot] = work, bucket
+        self.every_step[slot], self.views[slot] = problem.every_step, problem.view is not None
+        self.work[slot], self.bucket[slot] = work, work.carry.row.bucket
+        self.occupied[slot] = True
+        heapq.heappop(self._free)
         return slot
 
     def release(self, slot: int) -> None:
         """Empty a slot for the next problem."""
         assert self.occupied[slot], f"slot {slot} is already free"
         self.occupied[slot] = False
+        self.tenant[slot] += 1
         self.work[slot] = None
-        self._free.append(slot)
-        self._free.sort(reverse=True)
+        heapq.heappush(self._free, slot)
 
     def holder(self, slot: int) -> Waiting:
         """The problem in an occupied slot."""
@@ -78,9 +87,14 @@ class Slots:
         """The slots a submission's problems occupy."""
         return [slot for slot, work in enumerate(self.work) if work and work.submission is submission]
 
-    def thinking(self) -> Rows:
-        """The occupied slots, in order."""
-        return np.flatnonzero(self.occupied)
+    def boarding(self, ahead: bool) -> Rows:
+        """Who may take a step now: within the budget, and with nothing undecided unless `ahead`."""
+        ready = self.occupied & (self.launched < self.max_steps)
+        return np.flatnonzero(ready & (self.launched <= self.depth + ahead))
+
+    def settled(self) -> Rows:
+        """The occupied slots of which nothing is under way."""
+        return np.flatnonzero(self.occupied & (self.launched == self.depth))
 
     def advance(self, rows: Rows, scores: Floats, now: float) -> tuple[Flags, Flags, Flags]:
         """Count a step for `rows` and decide: (halted, out of budget, past the deadline), each (R,).

@@ -1,4 +1,4 @@
-"""The queue in front of the slots: first come, first served, and whoever is out of time before that."""
+"""The queue in front of the slots: whoever is out of time first, then whoever has had least."""
 
 from __future__ import annotations
 
@@ -7,16 +7,23 @@ from collections import deque
 from dataclasses import dataclass, field
 from itertools import count
 
+from service.engine.ledger import Ledger
 from service.engine.work import Problem, Submission
+from service.runners.runner import Carry
 
 
 @dataclass(eq=False)
 class Waiting:
-    """One problem on its way into a slot."""
+    """One problem, and what it takes along when it goes into a slot and comes out again."""
 
     submission: Submission
     index: int
+    carry: Carry
+    since: float  # when it began to wait, on the engine's clock
+    queued: float = 0.0  # seconds it had waited before that
+    held_for: int = 0  # steps running for which its criterion has held
     gone: bool = field(default=False)  # taken or cancelled; the queues drop it when they meet it
+    timed: bool = field(default=False)  # among the deadlines
 
     @property
     def problem(self) -> Problem:
@@ -24,57 +31,74 @@ class Waiting:
 
 
 class WaitingQueue:
-    """Problems that wait for a slot, weighed in the steps they may take.
+    """Problems that wait for a slot.
 
-    A problem whose deadline has passed while it waited goes first: it takes the one step that is
-    owed to it and leaves, which is the best that can still be done for it and costs others one step.
+    A problem whose deadline has passed while it waited goes first: it takes one step and leaves, which
+    is the best that can still be done for it and costs others one step.
     """
 
-    def __init__(self) -> None:
-        self.steps = 0
-        self._line: deque[Waiting] = deque()
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._lines: dict[Submission, deque[Waiting]] = {}
         self._deadlines: list[tuple[float, int, Waiting]] = []
-        self._by_submission: dict[Submission, list[Waiting]] = {}
         self._order = count()
         self._length = 0
+        self.steps = 0  # the most that all of them may take
 
     def __len__(self) -> int:
         return self._length
 
-    def push(self, submission: Submission) -> None:
-        """Queue every problem of a submission."""
-        entries = [Waiting(submission, index) for index in range(len(submission.problems))]
-        self._by_submission[submission] = entries
-        for entry in entries:
-            self._line.append(entry)
-            if entry.problem.deadline is not None:
-                heapq.heappush(self._deadlines, (entry.problem.deadline, next(self._order), entry))
-        self.steps += submission.steps
-        self._length += len(entries)
+    def push(self, submission: Submission, now: float) -> None:
+        """Queue every problem of a submission, in which the ledger has entered it."""
+        line = self._lines[submission] = deque()
+        for index, problem in enumerate(submission.problems):
+            work = Waiting(submission, index, Carry(problem.row), since=now)
+            line.append(work)
+            self._count(work, 1)
+            self._watch(work)
 
-    def pop(self, now: float) -> Waiting:
-        """The next problem for a slot. The queue must not be empty."""
-        while self._deadlines and (self._deadlines[0][2].gone or self._deadlines[0][0] <= now):
-            entry = heapq.heappop(self._deadlines)[2]
-            if not entry.gone:
-                return self._leave(entry)
-        while self._line[0].gone:
-            self._line.popleft()
-        return self._leave(self._line.popleft())
+    def push_back(self, work: Waiting) -> None:
+        """Queue a problem that had a slot, before its siblings."""
+        work.gone = False
+        self._lines.setdefault(work.submission, deque()).appendleft(work)
+        self._count(work, 1)
+        self._watch(work)
 
-    def cancel(self, submission: Submission) -> list[int]:
-        """Take a submission's waiting problems out; returns their places in the submission."""
-        entries = [entry for entry in self._by_submission.get(submission, []) if not entry.gone]
-        return [self._leave(entry).index for entry in entries]
+    def first(self, now: float) -> Waiting:
+        """Whose turn it is; it stays in the queue, which must not be empty."""
+        while self._deadlines and self._deadlines[0][2].gone:
+            heapq.heappop(self._deadlines)[2].timed = False
+        if self._deadlines and self._deadlines[0][0] <= now:
+            return self._deadlines[0][2]
+        line = self._lines[self._ledger.next()]
+        while line[0].gone:
+            line.popleft()
+        return line[0]
 
-    def _leave(self, entry: Waiting) -> Waiting:
-        entry.gone = True
-        self.steps -= entry.problem.max_steps
-        self._length -= 1
-        siblings = self._by_submission[entry.submission]
-        if all(sibling.gone for sibling in siblings):
-            del self._by_submission[entry.submission]
-        if not self._length:  # what is left in the two queues has gone; do not keep it alive
-            self._line.clear()
-            self._deadlines.clear()
-        return entry
+    def take(self, work: Waiting) -> Waiting:
+        """Take a problem out of the queue."""
+        work.gone = True
+        self._count(work, -1)
+        line = self._lines[work.submission]
+        while line and line[0].gone:
+            line.popleft()
+        if not line:
+            del self._lines[work.submission]
+        return work
+
+    def cancel(self, submission: Submission) -> list[Waiting]:
+        """Take all of a submission's problems out."""
+        return [self.take(work) for work in list(self._lines.get(submission, ())) if not work.gone]
+
+    def _count(self, work: Waiting, one: int) -> None:
+        self._length += one
+        self.steps += one * (work.problem.max_steps - work.carry.depth)
+
+    def _watch(self, work: Waiting) -> None:
+        if work.problem.deadline is None or work.timed:
+            return
+        if len(self._deadlines) > 2 * self._length + 64:  # of those who have gone; do not keep them alive
+            self._deadlines = [entry for entry in self._deadlines if not entry[2].gone]
+            heapq.heapify(self._deadlines)
+        work.timed = True
+        heapq.heappush(self._deadlines, (work.problem.deadline, next(self._order), work))

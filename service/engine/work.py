@@ -11,22 +11,24 @@ from dataclasses import dataclass
 
 from model.codecs import Tensors
 from model.halting import HaltingRule, HaltReason
-from service.runners.layout import Floats
+from model.row import Floats, Row
+from service.runners.runner import View
 
 TO_THE_END = HaltingRule()  # no criterion: exactly max_steps
+EVENT_BYTES = 1024  # what an event takes beside its state: objects now, JSON later
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One row of work: encoded tensors and the caller's terms."""
+    """One row of work and the caller's terms."""
 
-    tensors: Tensors  # by input name, without the batch axis
+    row: Row
     max_steps: int
     min_steps: int = 1
     rule: HaltingRule = TO_THE_END
     deadline: float | None = None  # on the engine's clock (time.monotonic), seconds
     every_step: bool = False  # emit a Stepped event per step
-    with_state: bool = False  # events carry the state
+    view: View | None = None  # what events show of the state
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_steps <= self.max_steps:
@@ -35,13 +37,19 @@ class Problem:
 
 @dataclass(frozen=True)
 class Stepped:
-    """A problem has taken a step and thinks on (or has just taken its last)."""
+    """A problem has taken a step and thinks on, or has just taken its last."""
 
     index: int  # the problem's place in its submission
     step: int  # 1 is the first
     logits: Floats  # (C,)
     scores: Floats  # (S,), in the manifest's order
-    state: Tensors | None = None  # by state name, without batch axis and padding
+    state: Tensors | None = None  # by state name, without batch axis and padding, cut to the problem's view
+    last: bool = False  # a Finished event follows at once
+
+    @property
+    def nbytes(self) -> int:
+        """About what it takes to keep."""
+        return EVENT_BYTES + sum(values.nbytes for values in (self.state or {}).values())
 
 
 @dataclass(frozen=True)
@@ -55,8 +63,8 @@ class Finished:
     scores: Floats | None = None
     state: Tensors | None = None
     error: str | None = None  # what went wrong, for reason "error"
-    queue_seconds: float = 0.0  # from submission to its first step
-    compute_seconds: float = 0.0  # from its first step's start to its end
+    queue_seconds: float = 0.0  # without a slot
+    compute_seconds: float = 0.0  # in one
 
 
 Event = Stepped | Finished
@@ -68,8 +76,9 @@ class Submission:
 
     problems: tuple[Problem, ...]
     arrived: float  # on the engine's clock, seconds
+    key: str = ""  # on whose account it thinks
 
     @property
     def steps(self) -> int:
-        """The most steps this can take: what it weighs in the queue."""
+        """The most steps this can take."""
         return sum(problem.max_steps for problem in self.problems)

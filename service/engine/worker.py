@@ -4,61 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum
 
 from model.bundle import Bundle
 from model.codecs import Codec
-from model.halting import HaltReason
+from model.row import Layout
 from service.engine.engine import Engine, EngineLimits, Events, Observer
-from service.engine.work import Event, Finished, Submission
-from service.errors import Overloaded, Unavailable
-from service.runners.layout import Layout
-from service.runners.runner import Runner
+from service.engine.ticket import Budget, Ticket
+from service.engine.work import Submission
+from service.errors import Overloaded, StartupError, Unavailable
+from service.runners.runner import Carry, Runner
 
 log = logging.getLogger("fathom")
 LONGEST_RETRY = 60  # seconds; a busier server than that should be retried elsewhere
 JOIN_SECONDS = 5  # a step that is still running then hangs; the process ends without it
+RESTARTS = 5  # in a row; an engine that fails once more has failed for good
+BACK_OFF_SECONDS = 0.2, 5.0  # before the first of them, doubling up to
+STEADY_SECONDS = 60  # an engine that ran for so long starts counting anew
+SUSPICIOUS = 8  # failed batches in a row after which the model must show that it still works
 
 
-class Ticket:
-    """What a caller holds while its submission is thought about; used on the event loop only."""
+class State(Enum):
+    """What an engine is doing."""
 
-    def __init__(self, worker: Worker, submission: Submission) -> None:
-        self.submission = submission
-        self._worker = worker
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
-        self._unfinished = set(range(len(submission.problems)))
-        self._cancelled = False
-
-    async def __aiter__(self) -> AsyncIterator[Event]:
-        """Events in order, until every problem has had its Finished."""
-        left = len(self.submission.problems)
-        while left:
-            event = await self._events.get()
-            left -= isinstance(event, Finished)
-            yield event
-
-    def cancel(self) -> None:
-        """Free the slots at the next step. Harmless when repeated or when all is finished."""
-        if self._unfinished and not self._cancelled:
-            self._cancelled = True
-            self._worker._cancel(self.submission)
-
-    def _put(self, event: Event) -> bool:
-        """Hand over an event; True with the last one."""
-        if isinstance(event, Finished):
-            self._unfinished.discard(event.index)
-        self._events.put_nowait(event)
-        return not self._unfinished
-
-    def _fail(self, message: str) -> None:
-        """Finish what has not finished, with an error."""
-        for index in sorted(self._unfinished):
-            self._put(Finished(index, 0, HaltReason.ERROR, error=message))
+    STARTING = "starting: no step has run yet"
+    READY = "ready"
+    RESTARTING = "restarting after a failure"
+    FAILED = "failed"
+    CLOSED = "closed"
 
 
 @dataclass
@@ -71,17 +48,30 @@ class _Inbox:
 
 
 class Worker:
-    """Owns an engine's thread. Everything public is called on the event loop."""
+    """Owns an engine's thread. Everything public is called on the event loop.
+
+    An engine that breaks down is built anew, with a runner from `opener`; whoever was in it is told.
+    """
 
     def __init__(
-        self, bundle: Bundle, codec: Codec, runner: Runner, limits: EngineLimits, observer: Observer
+        self,
+        bundle: Bundle,
+        codec: Codec,
+        opener: Callable[[], Runner],
+        limits: EngineLimits,
+        observer: Observer,
+        budget: Budget,
     ) -> None:
+        """Opens the first runner. Raises StartupError where it cannot be had."""
         self.bundle = bundle
         self.codec = codec
-        self.runner = runner
         self.limits = limits
-        self._layout = Layout(bundle.manifest)
-        self._engine = Engine(bundle.manifest, runner, limits.slots, observer)
+        self.layout = Layout(bundle.manifest)
+        self.runner = opener()
+        self._opener = opener
+        self._observer = observer
+        self._budget = budget
+        self._engine = self._new_engine()
         self._inbox = _Inbox()
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name=f"engine-{bundle.manifest.name}", daemon=True)
@@ -89,46 +79,73 @@ class Worker:
         self._tickets: dict[Submission, Ticket] = {}
         self._all_finished = asyncio.Event()
         self._all_finished.set()
+        self._first_step = asyncio.Event()  # taken, or failed
         self._admitting = True
-        self._not_ready: str | None = "starting: no step has run yet"
-        self._last_step = time.monotonic()
-        self._steps_per_second = 0.0
+        self._state, self._fault = State.STARTING, ""
+        self._progress = time.monotonic()  # when a step last came through
 
     def start(self) -> None:
         """Start the thread; it takes a real step before the worker is ready."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
-    def submit(self, submission: Submission) -> Ticket:
-        """Queue a submission, or refuse it at once: Overloaded, or Unavailable while not ready."""
-        for problem in submission.problems:
-            self._layout.lengths(problem.tensors)  # malformed tensors fail here, not in the engine's thread
+    async def started(self) -> None:
+        """Wait for the first step. Raises StartupError where the model cannot take it."""
+        await self._first_step.wait()
+        if self._state is State.FAILED:
+            raise StartupError(f"{self.bundle.folder}: the model cannot take a step: {self._fault}")
+
+    def submit(self, submission: Submission, reserved: int = 0) -> Ticket:
+        """Queue a submission, or refuse it at once: Overloaded, or Unavailable while not ready.
+
+        reserved: bytes of steps that must all be kept until they are read.
+        """
         if (reason := self.health()) is not None:
             raise Unavailable(f"the model is not available, try again later ({reason})")
+        if reserved and self._budget.used + reserved > self._budget.total:
+            raise Overloaded("the steps of other requests fill what is set aside for them", retry_after=1)
+        weight = sum(p.max_steps * self.runner.cost(p.row.bucket) for p in submission.problems)
+        self._refuse_if_full(len(submission.problems), weight)
+        if not self._tickets:
+            self._progress = time.monotonic()  # idle time is not a stall
+        ticket = Ticket(submission, self._cancel, self._budget, reserved, weight)
+        self._tickets[submission] = ticket
+        self._all_finished.clear()
         with self._changed:
-            queued = self.waiting_steps
-            # An empty queue takes anything, or a request larger than the queue could never succeed.
-            if queued and queued + submission.steps > self.limits.queue_steps:
-                raise Overloaded(
-                    f"{queued} steps are waiting and {self.limits.queue_steps} may; try again later",
-                    retry_after=self._retry_after(queued),
-                )
-            if not self._tickets:
-                self._last_step = time.monotonic()  # idle time is not a stall
-            ticket = self._tickets[submission] = Ticket(self, submission)
-            self._all_finished.clear()
             self._inbox.submissions.append(submission)
-            self._changed.notify()
+            self._wake()
         return ticket
+
+    def _refuse_if_full(self, problems: int, weight: float) -> None:
+        """Raise Overloaded where a request of so many seconds would wait too long.
+
+        With fair shares it waits for as much of every other request as it asks for itself, so a short one
+        passes the long ones. Where there is a slot for everybody, nobody waits.
+        """
+        present = sum(ticket.unfinished for ticket in self._tickets.values())
+        if not present or present + problems <= self.limits.slots:
+            return
+        ahead = sum(min(weight, ticket.weight) for ticket in self._tickets.values()) / self.runner.workers
+        if ahead > self.limits.queue_seconds:
+            raise Overloaded(
+                f"the queue is full: this may have to wait for {ahead:.0f} s, over the "
+                f"{self.limits.queue_seconds:g} allowed; ask for fewer steps, or try again later",
+                retry_after=min(LONGEST_RETRY, ahead - self.limits.queue_seconds),
+            )
 
     def health(self) -> str | None:
         """None when ready for work; otherwise why not."""
-        if self._not_ready is not None:
-            return self._not_ready
-        stuck_for = time.monotonic() - self._last_step
+        if self._state is not State.READY:
+            return f"{self._state.value}: {self._fault}" if self._fault else self._state.value
+        stuck_for = time.monotonic() - self._progress
         if self._tickets and stuck_for > self.limits.stall_seconds:
             return f"stalled: there is work, but no step has finished for {stuck_for:.0f} s"
         return None if self._admitting else "draining"
+
+    @property
+    def state(self) -> State:
+        """FAILED means for good."""
+        return self._state
 
     @property
     def running(self) -> int:
@@ -159,60 +176,91 @@ class Worker:
         return True
 
     def close(self) -> None:
-        """Cancel what is left and join the thread. Harmless when repeated."""
+        """Cancel what is left and let the thread end. Harmless when repeated."""
         self.stop_admitting()
         with self._changed:
             self._inbox.cancellations += list(self._tickets)
             self._inbox.closing = True
-            self._changed.notify()
+            self._wake()
+
+    async def closed(self) -> None:
+        """Wait for the thread's end after `close`; where a step never returns, its callers are told so."""
         if self._thread.is_alive():
-            self._thread.join(JOIN_SECONDS)
-        if self._thread.is_alive():  # a step that never returns keeps its runner, but not its callers
-            self._not_ready = "failed: a step never returned"
+            await asyncio.to_thread(self._thread.join, JOIN_SECONDS)
+        if self._thread.is_alive():
+            self._state, self._fault = State.FAILED, "a step never returned"
             self._fail_everything()
-        else:
-            self.runner.close()
 
     @property
     def hangs(self) -> bool:
-        """Whether the engine's thread has outlasted `close`: a step of the backend never returned."""
+        """Whether the engine's thread has outlasted `closed`: a step of the backend never returned."""
         return self._inbox.closing and self._thread.is_alive()
 
     def _cancel(self, submission: Submission) -> None:
         with self._changed:
             self._inbox.cancellations.append(submission)
-            self._changed.notify()
+            self._wake()
 
-    def _retry_after(self, queued: int) -> float:
-        """Seconds until the queue has gone at the present speed."""
-        return min(LONGEST_RETRY, max(1, math.ceil(queued / max(self._steps_per_second, 1))))
+    def _wake(self) -> None:
+        """Whatever the thread waits for, there is something to do. Called with the condition held."""
+        self._changed.notify()
+        self.runner.wake()
 
     # --- the engine's thread ---
 
+    def _new_engine(self) -> Engine:
+        return Engine(self.bundle.manifest, self.runner, self.limits, self._observer)
+
     def _run(self) -> None:
-        try:
-            self._probe()
-            self._not_ready = None
-            while self._take_commands():
-                began, rows = time.monotonic(), self._engine.running
-                if events := self._engine.step():
-                    self._call_on_loop(self._dispatch, events)
-                self._last_step = time.monotonic()
-                pace = max(rows, self._engine.running) / max(self._last_step - began, 1e-6)
-                self._steps_per_second += 0.1 * (pace - self._steps_per_second)
-        except Exception as error:
-            log.exception("the engine of %s has failed", self.bundle.manifest.name)
-            self._not_ready = f"failed: {error!r}; see the log and restart the service"
-            self._call_on_loop(self._fail_everything)
+        failures, began = 0, time.monotonic()
+        while True:
+            try:
+                if failures:
+                    self.runner = self._opener()
+                    self._engine = self._new_engine()
+                self._probe()
+                self._state, self._fault, began = State.READY, "", time.monotonic()
+                self._call_on_loop(self._first_step.set)
+                self._serve()
+                self.runner.close()
+                self._state = State.CLOSED
+                return
+            except Exception as error:
+                log.exception("the engine of %s has failed", self.bundle.manifest.name)
+                steady = time.monotonic() - began > STEADY_SECONDS
+                failures = 1 if steady else failures + 1
+                for_good = self._state is State.STARTING or failures > RESTARTS
+                self._fault = repr(error)
+                self._state = State.FAILED if for_good else State.RESTARTING
+                self._call_on_loop(self._fail_everything)
+                first, longest = BACK_OFF_SECONDS
+                if for_good or not self._pause(min(first * 2 ** (failures - 1), longest)):
+                    return
+
+    def _serve(self) -> None:
+        """Step until it is time to stop."""
+        while self._take_commands():
+            steps = self._engine.steps
+            if events := self._engine.step():
+                self._call_on_loop(self._dispatch, events)
+            if self._engine.steps != steps or self._engine.idle:
+                self._progress = time.monotonic()
+            if self._engine.failures >= SUSPICIOUS and not self._engine.flying:
+                self._probe()
+                self._engine.failures = 0
 
     def _probe(self) -> None:
-        """Take one real step, so that readiness means that the model answers."""
-        tensors = self.codec.encode(self.codec.example, "input")
-        self.runner.admit([0], [tensors], self._layout.bucket(self._layout.lengths(tensors)))
-        outcome = self.runner.step([[0]])[0]
-        self.runner.release(0)
-        if isinstance(outcome, Exception):
-            raise outcome
+        """Take one real step in a slot beyond the engine's, so that ready means that the model answers."""
+        slot = self.limits.slots
+        row = self.layout.row(self.codec.encode(self.codec.example, "input"))
+        self.runner.put(slot, Carry(row))
+        self.runner.launch([slot], [])
+        landings = self.runner.land()
+        while not landings:  # somebody woke us
+            landings = self.runner.land()
+        self.runner.release(slot)
+        if landings[0].error is not None:
+            raise landings[0].error
 
     def _take_commands(self) -> bool:
         """Wait for work and hand it to the engine; False when it is time to stop."""
@@ -222,11 +270,17 @@ class Worker:
                     return False
                 self._changed.wait()
             inbox, self._inbox = self._inbox, _Inbox(closing=self._inbox.closing)
-            for submission in inbox.submissions:
-                self._engine.submit(submission)
-            for submission in inbox.cancellations:
-                self._engine.cancel(submission)
+        for submission in inbox.submissions:
+            self._engine.submit(submission)
+        for submission in inbox.cancellations:
+            self._engine.cancel(submission)
         return True
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait before another attempt; False when it is time to stop."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._inbox.closing, seconds)
+            return not self._inbox.closing
 
     def _call_on_loop(self, callback: Callable[..., None], *arguments: object) -> None:
         assert self._loop is not None, "the engine ran before start"
@@ -240,13 +294,17 @@ class Worker:
     def _dispatch(self, events: Events) -> None:
         for submission, event in events:
             ticket = self._tickets.get(submission)
-            if ticket is not None and ticket._put(event):
+            if ticket is not None and ticket.put(event):
                 del self._tickets[submission]
         if not self._tickets:
             self._all_finished.set()
 
     def _fail_everything(self) -> None:
+        """Tell everybody; what is on its way to an engine that is gone goes with it."""
+        with self._changed:
+            self._inbox.submissions.clear()
         for ticket in self._tickets.values():
-            ticket._fail(f"the engine has {self._not_ready}")
+            ticket.fail(f"the engine is {self.health()}")
         self._tickets.clear()
         self._all_finished.set()
+        self._first_step.set()

@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import json
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from pydantic_core import PydanticSerializationError
+from pydantic_core import to_json as quick_json
 
 from model.codecs import answer_of
 from model.halting import HaltReason
+from model.row import Floats
 from service.engine.work import Event, Finished, Stepped
 from service.errors import ModelFailed, Unavailable
-from service.http.latents import Packer, Values, selected
+from service.http.latents import Packer, Values, on_the_wire
 from service.http.requests import Job
-from service.runners.layout import Floats
 
-FEW_EVENTS = 32
+FEW_EVENTS = 64
+FEW_BYTES = 2**14  # of states
+Traces = Mapping[int, Sequence[bytes]]  # the steps of each problem, by its index, as JSON
 FAILED = (HaltReason.ERROR, HaltReason.CANCELLED)
 
 
 def to_json(content: object) -> bytes:
-    """Compact JSON, in ASCII: an answer may quote a caller whose strings are not valid Unicode."""
-    return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
+    """Compact JSON; null for what is not a number."""
+    try:
+        return quick_json(content, inf_nan_mode="null")
+    except PydanticSerializationError:  # an error may quote a caller whose text is not valid Unicode
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
 
 
 class Answers:
@@ -48,23 +54,26 @@ class Answers:
             **self._latents(event),
         }
 
-    def are_small(self, ends: Sequence[Finished], steps: Sequence[Stepped] = ()) -> bool:
+    def are_small(self, events: Sequence[Event]) -> bool:
         """Whether turning them into JSON takes no more than about a millisecond."""
-        return len(ends) + len(steps) <= FEW_EVENTS and self._job.latents.select == "none"
+        states = (event.state for event in events if event.state is not None)
+        held = sum(values.nbytes for state in states for values in state.values())
+        return len(events) <= FEW_EVENTS and held <= FEW_BYTES
 
-    def whole(self, ends: Iterable[Finished], steps: Iterable[Stepped] = ()) -> dict[str, Any]:
-        """The answer to the request, with a trace where it was asked for and `steps` are given."""
+    def trace(self, steps: Sequence[Stepped]) -> list[tuple[int, bytes]]:
+        """Steps as JSON, without the index that comes with each."""
+        shown = [self.step(event) for event in steps]
+        return [(step.pop("index"), to_json(step)) for step in shown]
+
+    def whole(self, ends: Iterable[Finished]) -> dict[str, Any]:
+        """The answer to the request, without traces."""
         ordered = sorted(ends, key=lambda end: end.index)
-        traces: dict[int, list[dict[str, Any]]] = defaultdict(list)
-        for event in steps:
-            shown = self.step(event)
-            traces[shown.pop("index")].append(shown)
         total = time.monotonic() - self._job.submission.arrived
         return {
             "id": self._job.id,
             "model": self._manifest.name,
             "version": self._manifest.version,
-            "results": [self._result(end, traces.get(end.index)) for end in ordered],
+            "results": [self._result(end) for end in ordered],
             "usage": {"steps": sum(end.steps for end in ordered)},
             "timings_ms": {
                 "queue": _milliseconds(max(end.queue_seconds for end in ordered)),
@@ -73,7 +82,21 @@ class Answers:
             },
         }
 
-    def _result(self, end: Finished, trace: list[dict[str, Any]] | None) -> dict[str, Any]:
+    def json(self, ends: Iterable[Finished], traces: Traces) -> bytes:
+        """The answer to the request; what has been JSON already is put into its place."""
+        content = self.whole(ends)
+        if "trace" not in self._job.include:
+            return to_json(content)
+        results = [
+            b'%b,"trace":[%b]}' % (to_json(result)[:-1], b",".join(traces.get(index, ())))
+            for index, result in enumerate(content["results"])
+        ]
+        # No text can be taken for the place: its quotes would be escaped.
+        return to_json({**content, "results": []}).replace(
+            b'"results":[]', b'"results":[%b]' % b",".join(results), 1
+        )
+
+    def _result(self, end: Finished) -> dict[str, Any]:
         answer = None if end.logits is None else answer_of(self._manifest, end.logits)
         result: dict[str, Any] = {
             "answer": answer and answer.answer,
@@ -88,8 +111,6 @@ class Answers:
         if "scores" in include:
             result["scores"] = None if end.scores is None else self._scores(end.scores)
         result |= self._latents(end)
-        if trace is not None:
-            result["trace"] = trace
         if end.error is not None:
             result["error"] = end.error
         return result
@@ -105,8 +126,7 @@ class Answers:
         if event.state is None:
             return {}
         state: Values = event.state[self._manifest.state[0].name]
-        tokens = self._job.readout_tokens[event.index]
-        return {"latents": self._pack(selected(state, tokens, self._job.latents))}
+        return {"latents": self._pack(on_the_wire(state, self._job.latents.dtype))}
 
 
 def raise_if_all_failed(ends: Iterable[Finished]) -> None:

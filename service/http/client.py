@@ -10,25 +10,54 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.types import Receive
 
-from service.engine.worker import Ticket
-from service.errors import TooLarge
+from service.engine.ticket import Ticket
+from service.errors import Overloaded, TooLarge, TooSlow
+from service.settings import Settings
 
+SMALL = 2**14  # bytes; a body of this size costs little more than its connection, and is always read
 GONE = 499  # nobody reads this status; it is what metrics and the access log show
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """The body. Raises TooLarge once it is over `limit` bytes, without reading the rest."""
-    refusal = TooLarge(f"the body is over {limit} bytes; send fewer problems per request")
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
-        raise refusal
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
+class Bodies:
+    """The bodies that are held at this time, with bounds on each and on all of them together."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._held = 0  # bytes
+
+    @asynccontextmanager
+    async def read(self, request: Request) -> AsyncIterator[bytes]:
+        """A request's body, which counts as held until the block ends.
+
+        Raises TooLarge once it is over a body's limit and Overloaded once all are over theirs, without
+        reading the rest; TooSlow where it does not arrive in time.
+        """
+        seconds, pieces, size = self._settings.body_seconds, [], 0
+        declared = request.headers.get("content-length", "")
+        self._check(int(declared) if declared.isdecimal() else 0, held=0)
+        try:
+            try:
+                async with asyncio.timeout(seconds):
+                    async for piece in request.stream():
+                        size += len(piece)
+                        self._held += len(piece)
+                        self._check(size, held=size)
+                        pieces.append(piece)
+            except TimeoutError:
+                raise TooSlow(f"the body took over {seconds:g} s to arrive; send it at once") from None
+            body = b"".join(pieces)
+            pieces.clear()
+            yield body
+        finally:
+            self._held -= size
+
+    def _check(self, size: int, held: int) -> None:
+        """Whether a body may have this size, of which `held` bytes are held by now."""
+        limit, most = self._settings.max_body_bytes, self._settings.max_pending_bytes
         if size > limit:
-            raise refusal
-        chunks.append(chunk)
-    return b"".join(chunks)
+            raise TooLarge(f"the body is over {limit} bytes; send fewer problems per request")
+        if size > SMALL and self._held - held + size > most:
+            raise Overloaded(f"bodies of {most} bytes are held, as many as may be; try again later", 1)
 
 
 @dataclass
@@ -58,4 +87,4 @@ async def waiting_client(receive: Receive, ticket: Ticket) -> AsyncIterator[Clie
         yield client
     finally:
         listener.cancel()
-        ticket.cancel()
+        ticket.close()

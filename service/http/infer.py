@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
+from service.engine.ticket import Ticket
 from service.engine.work import Finished, Stepped
+from service.engine.worker import Worker
 from service.fleet import Fleet
-from service.http.answers import Answers, raise_if_all_failed, to_json
-from service.http.client import GONE, read_body, waiting_client
+from service.http.answers import Answers, raise_if_all_failed
+from service.http.client import GONE, Bodies, waiting_client
 from service.http.front import check_key
 from service.http.latents import JsonPacker
-from service.http.requests import parse_request, prepare
+from service.http.requests import Job, Origin, parse_request, prepare
 from service.http.schemas import EXAMPLES, ErrorBody, InferAnswer
 from service.http.streaming import FRAMES, SSE, EventStream, Format, FrameFormat, SseFormat
 from service.http.threads import Threads
@@ -31,6 +35,7 @@ class Service:
         self.metrics = metrics
         self.fleet = fleet
         self.threads = Threads()
+        self.bodies = Bodies(settings)
 
 
 def _error(description: str) -> dict[str, Any]:
@@ -52,9 +57,10 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     400: _error("`invalid_json`: the body is not JSON."),
     401: _error("`unauthorized`: the server wants an API key."),
     404: _error("`unknown_model`: no such model or version."),
+    408: _error("`too_slow`: the request did not arrive in time."),
     413: _error("`too_large`: the body is over the limit."),
     422: _error("`invalid`: `field` says where, the message what to do."),
-    429: _error("`overloaded`: the queue is full. `Retry-After` says when to come back."),
+    429: _error("`overloaded`: the server is full. `Retry-After` says when to come back."),
     500: _error("`model_failed` or `internal`: not the caller's fault."),
     503: _error("`unavailable`: not ready, draining or failed."),
 }
@@ -82,37 +88,42 @@ async def infer(request: Request) -> Response:
     sends the same events as binary frames. A client that goes away frees its slots at the next step.
     """
     service: Service = request.app.state.service
-    state = request.scope["state"]
-    body = await read_body(request, service.settings.max_body_bytes)
-    small = len(body) <= SMALL_BODY
-    asked = await service.threads.run(small, lambda: parse_request(body))
-    worker = service.fleet.find(asked.model)
-    state["model"] = worker.bundle.manifest.name
     frames = FRAMES in request.headers.get("accept", "")
-    streams = frames or asked.stream
-    job = await service.threads.run(
-        small,
-        lambda: prepare(
-            asked, worker.bundle, worker.codec, service.settings, state["arrived"], state["id"], streams
-        ),
-    )
-    ticket = worker.submit(job.submission)
+    worker, job, streams = await _understood(request, service, frames)
+    ticket = worker.submit(job.submission, job.reserved)
     if streams:
         form: Format = FrameFormat() if frames else SseFormat(job)
         return EventStream(ticket, job, form, service.settings.ping_seconds, service.threads)
+    return await _whole(request, ticket, Answers(job, JsonPacker(job.latents.encoding)), service.threads)
 
-    steps: list[Stepped] = []
+
+async def _understood(request: Request, service: Service, frames: bool) -> tuple[Worker, Job, bool]:
+    """Whom a request is for, what it asks for, and whether as a stream; its body is let go of here."""
+    state = request.scope["state"]
+    async with service.bodies.read(request) as body:
+        small = len(body) <= SMALL_BODY
+        asked = await service.threads.run(small, lambda: parse_request(body))
+        worker = service.fleet.find(asked.model)
+        state["model"] = worker.bundle.manifest.name
+        key = request.headers.get("authorization", "") if service.settings.api_keys else ""
+        origin = Origin(state["id"], key, state["arrived"], frames or asked.stream)
+        job = await service.threads.run(small, lambda: prepare(asked, worker, service.settings, origin))
+    return worker, job, origin.streams
+
+
+async def _whole(request: Request, ticket: Ticket, answers: Answers, threads: Threads) -> Response:
+    """Wait for the end of every problem; steps become JSON as they come."""
+    traces: dict[int, list[bytes]] = defaultdict(list)
     ends: list[Finished] = []
     async with waiting_client(request.receive, ticket) as client:
-        async for event in ticket:
-            if isinstance(event, Stepped):
-                steps.append(event)
-            else:
-                ends.append(event)
-    if client.gone:
-        return Response(status_code=GONE)
-    raise_if_all_failed(ends)
-    answers = Answers(job, JsonPacker(job.latents.encoding))
-    small = answers.are_small(ends, steps)
-    content = await service.threads.run(small, lambda: to_json(answers.whole(ends, steps)))
+        async for events in ticket:
+            ends += [event for event in events if isinstance(event, Finished)]
+            steps = [event for event in events if isinstance(event, Stepped)]
+            for index, step in await threads.run(answers.are_small(steps), partial(answers.trace, steps)):
+                traces[index].append(step)
+        if client.gone:
+            return Response(status_code=GONE)
+        raise_if_all_failed(ends)
+        small = answers.are_small(ends) and not traces
+        content = await threads.run(small, lambda: answers.json(ends, traces))
     return Response(content, media_type="application/json")

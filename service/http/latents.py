@@ -1,4 +1,4 @@
-"""Latents on the wire: which part of a state (N, D), in which precision, in which encoding."""
+"""Latents on the wire: in which precision, in which encoding."""
 
 from __future__ import annotations
 
@@ -8,24 +8,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from service.http.schemas import Latents
-
 Values = NDArray[np.floating]
 LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
-def selected(state: Values, tokens: list[int], latents: Latents) -> Values:
-    """readout: (tokens, D); pooled: the mean over tokens, (D,); full: (N, D); in little-endian `dtype`.
-
-    What float16 cannot hold becomes its largest value rather than an infinity.
-    """
-    if latents.select == "readout":
-        state = state[tokens]
-    elif latents.select == "pooled":
-        state = state.mean(axis=0)
-    if latents.dtype == "float16":
-        return np.ascontiguousarray(np.clip(state, -LARGEST_HALF, LARGEST_HALF), "<f2")
-    return np.ascontiguousarray(state, "<f4")
+def on_the_wire(values: Values, dtype: str) -> Values:
+    """Values as little-endian `dtype`; what float16 cannot hold becomes its largest value, no infinity."""
+    if dtype == "float16":
+        return np.ascontiguousarray(np.clip(values, -LARGEST_HALF, LARGEST_HALF), "<f2")
+    return np.ascontiguousarray(values, "<f4")
 
 
 class Packer(Protocol):
@@ -41,7 +32,7 @@ class JsonPacker:
         self._encoding = encoding
 
     def __call__(self, values: Values) -> dict[str, Any]:
-        data = base64.b64encode(values.data).decode() if self._encoding == "base64" else _lists(values)
+        data = base64.b64encode(values.data).decode() if self._encoding == "base64" else values.tolist()
         return {**_header(values), "encoding": self._encoding, "data": data}
 
 
@@ -64,8 +55,3 @@ class FramePacker:
 
 def _header(values: Values) -> dict[str, Any]:
     return {"shape": list(values.shape), "dtype": values.dtype.name}
-
-
-def _lists(values: Values) -> Any:
-    finite = np.isfinite(values)
-    return values.tolist() if finite.all() else np.where(finite, values, None).tolist()  # type: ignore[call-overload]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
-import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from pydantic import BaseModel, ValidationError
 
@@ -14,9 +16,12 @@ from model.codecs import Codec
 from model.errors import RequestError
 from model.halting import CRITERIA, HaltingRule
 from model.manifest import CalibrationPoint, Manifest
-from service.engine.work import Problem, Submission
+from model.row import Layout, Row
+from service.engine.work import EVENT_BYTES, Problem, Submission
+from service.engine.worker import Worker
 from service.errors import InvalidJson
 from service.http.schemas import Halting, InferRequest, Latents
+from service.runners.runner import View
 from service.settings import Settings
 
 EXPECTED = {  # what to say instead of the library's words, by its error type
@@ -33,6 +38,8 @@ EXPECTED = {  # what to say instead of the library's words, by its error type
     "greater_than_equal": "must be at least {ge}",
     "greater_than": "must be above {gt}",
     "less_than_equal": "must be at most {le}",
+    "string_too_long": "must have at most {max_length} characters",
+    "too_long": "must have at most {max_length} items",
 }
 PARTS: dict[str, type[BaseModel]] = {"": InferRequest, "halting": Halting, "latents": Latents}
 
@@ -42,15 +49,38 @@ def parse_request(body: bytes) -> InferRequest:
     if not body.strip():
         raise InvalidJson("the body is empty; send a JSON object with an input")
     try:
-        content = json.loads(body, parse_constant=_refuse_constant)
+        with _collector_at_rest():
+            content = json.loads(body, parse_constant=_refuse_constant)
     except RecursionError:
         raise InvalidJson("the body is nested too deeply") from None
     except ValueError as error:  # bad syntax, bad UTF-8, or an integer of thousands of digits
         raise InvalidJson(f"the body is not JSON: {error}") from None
+    _refuse_unknown(content)
     try:
         return InferRequest.model_validate(content)
     except ValidationError as error:
         raise _explained(error) from None
+
+
+@contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """No search for cycles, which JSON has not: beside 350,000 new lists it stops everything for 0.1 s."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _refuse_unknown(content: object) -> None:
+    """Name the first unknown field, before the library words a complaint about each of a hundred thousand."""
+    for path, part in PARTS.items():
+        found = content.get(path) if path and isinstance(content, dict) else content
+        if isinstance(found, dict) and len(found) > len(part.model_fields):
+            name = next(name for name in found if name not in part.model_fields)
+            raise _unknown(".".join(filter(None, (path, name))), part)
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -63,11 +93,14 @@ def _explained(error: ValidationError) -> RequestError:
     path = [str(part) for part in fault["loc"]]
     field = ".".join(path) or None
     if fault["type"] == "extra_forbidden":
-        known = ", ".join(PARTS[".".join(path[:-1])].model_fields)
-        return RequestError(f"{field} is an unknown field; known here: {known}", field)
+        return _unknown(str(field), PARTS[".".join(path[:-1])])
     expected = EXPECTED.get(fault["type"])
     reason = expected.format(**fault.get("ctx", {})) if expected else fault["msg"]
     return RequestError(f"{field or 'the body'} {reason}", field)
+
+
+def _unknown(field: str, part: type[BaseModel]) -> RequestError:
+    return RequestError(f"{field} is an unknown field; known here: {', '.join(part.model_fields)}", field)
 
 
 @dataclass(frozen=True)
@@ -76,30 +109,29 @@ class Job:
 
     id: str
     submission: Submission
+    reserved: int  # bytes of what must be kept for the answer
     bundle: Bundle
     include: frozenset[str]
     latents: Latents
-    readout_tokens: tuple[list[int], ...]  # per problem; empty lists unless latents select them
 
     @property
     def max_steps(self) -> int:
         return self.submission.problems[0].max_steps  # the same for all problems of a request
 
 
-def prepare(
-    request: InferRequest,
-    bundle: Bundle,
-    codec: Codec,
-    settings: Settings,
-    arrived: float,
-    id_: str,
-    streams: bool,
-) -> Job:
-    """Everything that can be refused about a request, and the work it asks for. Raises RequestError.
+@dataclass(frozen=True)
+class Origin:
+    """What is known of a request beside its body."""
 
-    arrived is in seconds of time.monotonic(), from which the deadline counts.
-    """
-    manifest = bundle.manifest
+    id: str
+    key: str  # on whose account it thinks
+    arrived: float  # seconds of time.monotonic(), from which the deadline counts
+    streams: bool
+
+
+def prepare(request: InferRequest, worker: Worker, settings: Settings, origin: Origin) -> Job:
+    """Everything that can be refused about a request, and the work it asks for. Raises RequestError."""
+    manifest = worker.bundle.manifest
     listed = isinstance(request.input, list)
     inputs = request.input if listed else [request.input]
     if not inputs:
@@ -114,26 +146,59 @@ def prepare(
     if latents.select != "none" and (len(manifest.state) != 1 or len(manifest.state[0].shape) != 3):
         raise RequestError(f"{manifest.name} has no single state (N, D); leave latents out", "latents.select")
     include = frozenset(["probabilities"] if request.include is None else request.include)
-
-    fields = [f"input.{index}" if listed else "input" for index in range(len(inputs))]
-    encoded = [codec.encode(problem, field) for problem, field in zip(inputs, fields, strict=True)]
-    deadline = None if request.deadline_ms is None else arrived + request.deadline_ms / 1000
-    problems = tuple(
-        Problem(
-            tensors=tensors,
-            max_steps=max_steps,
-            min_steps=min_steps,
-            rule=rule,
-            deadline=deadline,
-            every_step=streams or "trace" in include,
-            with_state=latents.select != "none",
+    deadline = None if request.deadline_ms is None else origin.arrived + request.deadline_ms / 1000
+    problems = []
+    for index, problem in enumerate(inputs):
+        field = f"input.{index}" if listed else "input"
+        row = worker.layout.row(worker.codec.encode(problem, field), field)
+        problems.append(
+            Problem(
+                row=row,
+                max_steps=max_steps,
+                min_steps=min_steps,
+                rule=rule,
+                deadline=deadline,
+                every_step=origin.streams or "trace" in include,
+                view=_view(latents, worker.codec, row),
+            )
         )
-        for tensors in encoded
+    reserved = _reserved(problems, worker.layout, settings.max_event_bytes, origin.streams)
+    submission = Submission(tuple(problems), origin.arrived, origin.key)
+    return Job(origin.id, submission, reserved, worker.bundle, include, latents)
+
+
+def _view(latents: Latents, codec: Codec, row: Row) -> View | None:
+    if latents.select == "none":
+        return None
+    tokens = codec.readout_tokens(row.tensors) if latents.select == "readout" else ()
+    return View(latents.select, tuple(tokens))
+
+
+def _reserved(problems: list[Problem], layout: Layout, limit: int, streams: bool) -> int:
+    """The bytes that the answer needs to be kept. Raises RequestError where they are over the limit.
+
+    A stream keeps little: it drops what is not read in time, but for the last step of each problem.
+    """
+    kept = 0
+    for problem in problems:
+        steps = problem.max_steps if problem.every_step and not streams else 1
+        kept += steps * (EVENT_BYTES + _bytes_of(problem.view, problem.row, layout))
+    if kept <= limit:
+        return 0 if streams else kept
+    raise RequestError(
+        f"the steps and latents of the answer could take {kept} bytes, and this server keeps {limit} for a "
+        "request; lower max_steps, send fewer problems, select fewer latents, or stream",
+        "include" if problems[0].view is None else "latents.select",
     )
-    if latents.select != "none":
-        _check_latents(problems, manifest, settings.max_latent_bytes)
-    tokens = tuple(codec.readout_tokens(row) if latents.select == "readout" else [] for row in encoded)
-    return Job(id_, Submission(problems, arrived), bundle, include, latents, tokens)
+
+
+def _bytes_of(view: View | None, row: Row, layout: Layout) -> int:
+    """What a view of a row's state takes."""
+    if view is None:
+        return 0
+    whole = layout.bytes_of(layout.manifest.state, row.lengths)
+    tokens = layout.shape(layout.manifest.state[0], row.lengths)[0]
+    return whole if view.select == "full" else whole // tokens * max(1, len(view.tokens))
 
 
 def _rule(halting: Halting | None, manifest: Manifest) -> tuple[HaltingRule, int, int]:
@@ -192,30 +257,3 @@ def _steps(request: InferRequest, manifest: Manifest, floor: int, budget: int) -
             f"min_steps is over {where} of {max_steps}; lower one or raise the other", "min_steps"
         )
     return max_steps, request.min_steps
-
-
-def _check_latents(problems: tuple[Problem, ...], manifest: Manifest, limit: int) -> None:
-    """Refuse what would fill the memory: a slow reader makes the server hold every state it asked for."""
-    spec = manifest.state[0]
-    fixed = [size for size in spec.shape[1:] if isinstance(size, int)]
-    width = math.prod(fixed, start=spec.numpy_dtype.itemsize)  # bytes per token
-    total = 0
-    for problem in problems:
-        lengths = _lengths(problem.tensors, manifest)
-        tokens = math.prod(lengths[axis] for axis in spec.shape[1:] if isinstance(axis, str))
-        total += width * tokens * (problem.max_steps if problem.every_step else 1)
-    if total > limit:
-        raise RequestError(
-            f"the states could fill {total} bytes and this server holds {limit} per request; lower max_steps,"
-            " send fewer problems, or take only the last step's latents (no stream, no trace)",
-            "latents.select",
-        )
-
-
-def _lengths(tensors: dict[str, Any], manifest: Manifest) -> dict[str, int]:
-    return {
-        axis: size
-        for spec in manifest.inputs
-        for axis, size in zip(spec.shape[1:], tensors[spec.name].shape, strict=True)
-        if isinstance(axis, str)
-    }

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from service.engine.worker import Worker
 from service.errors import Unavailable
@@ -51,20 +51,23 @@ async def show_model(request: Request, name: str) -> Response:
     return json_response(_described(service.fleet.find(name), service))
 
 
-@operations.get("/health/live", summary="Is the process alive?")
-async def live() -> Response:
+@operations.get("/health/live", summary="Is the process alive?", responses=NOT_READY)
+async def live(request: Request) -> Response:
+    """503 once an engine has failed for good: only a new process brings that model back."""
+    if (reason := _service(request).fleet.failed()) is not None:
+        raise Unavailable(f"not alive: {reason}")
     return json_response({"status": "live"})
 
 
 @operations.get("/health/ready", summary="May traffic be sent here?", responses=NOT_READY)
 async def ready(request: Request) -> Response:
-    """503 until every model has taken a real step, while draining, and when an engine hangs or has failed."""
+    """503 until every model has taken a real step, while draining, and when no model's engine works."""
     if (reason := _service(request).fleet.health()) is not None:
         raise Unavailable(f"not ready: {reason}")
     return json_response({"status": "ready"})
 
 
-@operations.get("/metrics", summary="Metrics for Prometheus")
+@operations.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     return Response(_service(request).metrics.page(), headers={"content-type": CONTENT_TYPE_LATEST})
 

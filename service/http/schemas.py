@@ -6,10 +6,17 @@ is faster; tests hold them against the models here, so that the OpenAPI page tel
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
+
+from model.halting import FAR, MOST_STEPS
+from service.settings import Settings
+
+LONGEST_DEADLINE = 86_400_000  # ms, a day
+LONGEST_NAME = 256  # characters of a model or a criterion
+MOST_PARTS = 16  # items of a list of a few known words
 
 EXAMPLES: dict[str, JsonDict] = {  # by task
     "graph": {
@@ -29,57 +36,51 @@ EXAMPLES: dict[str, JsonDict] = {  # by task
         "max_steps": 64,
     },
 }
-GRAPH_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "title": "GraphProblem",
-    "description": "Is the target reachable from the source along the directed edges?",
-    "required": ["edges", "source", "target"],
-    "additionalProperties": False,
-    "properties": {
-        "edges": {
-            "type": "array",
-            "items": {
-                "type": "array",
-                "items": {"type": ["string", "integer"]},
-                "minItems": 2,
-                "maxItems": 2,
-            },
-        },
-        "source": {"type": ["string", "integer"]},
-        "target": {"type": ["string", "integer"]},
-        "nodes": {"type": "array", "items": {"type": ["string", "integer"]}},
-    },
-}
-LOGIC_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "title": "LogicProblem",
-    "description": "Is the expression true? ! binds more tightly than &, and & than |.",
-    "required": ["expression"],
-    "additionalProperties": False,
-    "properties": {
-        "expression": {"type": "string", "description": "T, F, !, &, | and brackets; blanks mean nothing."}
-    },
-}
-TEXT_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "title": "TextProblem",
-    "description": "Does the query follow from the facts? Sentences like 'Ann is the parent of Bob'.",
-    "required": ["facts", "query"],
-    "additionalProperties": False,
-    "properties": {
-        "facts": {
-            "anyOf": [{"type": "array", "minItems": 1, "items": {"type": "string"}}, {"type": "string"}]
-        },
-        "query": {"type": "string"},
-    },
-}
-PROBLEM_SCHEMAS = [GRAPH_SCHEMA, LOGIC_SCHEMA, TEXT_SCHEMA]
-Problems = Annotated[
-    Any,
-    WithJsonSchema(
-        {"anyOf": [*PROBLEM_SCHEMAS, {"type": "array", "minItems": 1, "items": {"anyOf": PROBLEM_SCHEMAS}}]}
-    ),
-]
+
+
+def problem_schemas(settings: Settings) -> list[dict[str, Any]]:
+    """What `input` may be on a server with these settings: one problem of a kind, or a list of problems."""
+    node = {"type": ["string", "integer"]}
+    text = {"type": "string", "maxLength": settings.max_body_bytes}
+    edge = {"type": "array", "items": node, "minItems": 2, "maxItems": 2}
+    sentences = {"type": "array", "minItems": 1, "maxItems": settings.max_edges, "items": text}
+    problems = [
+        _problem(
+            "GraphProblem",
+            "Is the target reachable from the source along the directed edges?",
+            edges={"type": "array", "maxItems": settings.max_edges, "items": edge},
+            source=node,
+            target=node,
+            nodes={"type": "array", "maxItems": settings.max_nodes, "items": node},
+        ),
+        _problem(
+            "LogicProblem",
+            "Is the expression true? ! binds more tightly than &, and & than |.",
+            expression={**text, "description": "T, F, !, &, | and brackets; blanks mean nothing."},
+        ),
+        _problem(
+            "TextProblem",
+            "Does the query follow from the facts? Sentences like 'Ann is the parent of Bob'.",
+            facts={"anyOf": [sentences, text]},
+            query=text,
+        ),
+    ]
+    items = {"anyOf": problems}
+    return [
+        *problems,
+        {"type": "array", "minItems": 1, "maxItems": settings.max_problems, "items": items},
+    ]
+
+
+def _problem(title: str, description: str, **properties: object) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "title": title,
+        "description": description,
+        "required": [name for name in properties if name != "nodes"],
+        "additionalProperties": False,
+        "properties": properties,
+    }
 
 
 class Part(BaseModel):
@@ -92,15 +93,22 @@ class Halting(Part):
     """When to stop before max_steps: a criterion with its threshold, or an accuracy to keep."""
 
     criterion: str | None = Field(
-        default=None, description="none, confidence, entropy, entropy_diff, kl, latent_diff, cosine, ..."
+        default=None,
+        max_length=LONGEST_NAME,
+        description="none, confidence, entropy, entropy_diff, kl, latent_diff, cosine, ...",
     )
     threshold: float | None = Field(
         default=None,
+        ge=-FAR,
+        le=FAR,
         allow_inf_nan=False,
         description="What the score is compared with. Absent: the criterion's usual one.",
     )
     patience: int | None = Field(
-        default=None, ge=1, description="For how many steps running it must hold. Absent: 1."
+        default=None,
+        ge=1,
+        le=MOST_STEPS,
+        description="For how many steps running it must hold. Absent: 1.",
     )
     target_accuracy: float | None = Field(
         default=None,
@@ -131,23 +139,30 @@ class InferRequest(Part):
     )
 
     model: str | None = Field(
-        default=None, description="model or model@version. May be absent when one model is served."
+        default=None,
+        max_length=LONGEST_NAME,
+        description="model or model@version. May be absent when one model is served.",
     )
-    input: Problems = Field(description="One problem, or a list; each gets its own depth and halt.")
+    input: Any = Field(description="One problem, or a list; each gets its own depth and halt.")
     max_steps: int | None = Field(
-        default=None, ge=1, description="The step budget. Absent: the bundle's default."
+        default=None, ge=1, le=MOST_STEPS, description="The step budget. Absent: the bundle's default."
     )
-    min_steps: int | None = Field(default=None, ge=1, description="No halting before this step.")
+    min_steps: int | None = Field(
+        default=None, ge=1, le=MOST_STEPS, description="No halting before this step."
+    )
     halting: Halting | None = Field(default=None, description="Absent: the bundle's default rule.")
     deadline_ms: float | None = Field(
         default=None,
         gt=0,
+        le=LONGEST_DEADLINE,
         allow_inf_nan=False,
         description="From arrival; then the best answer so far is returned.",
     )
     stream: bool = Field(default=False, description="Send every step as a server-sent event.")
     include: list[Literal["probabilities", "scores", "trace"]] | None = Field(
-        default=None, description='What results hold beside the answer. Absent: ["probabilities"].'
+        default=None,
+        max_length=MOST_PARTS,
+        description='What results hold beside the answer. Absent: ["probabilities"].',
     )
     latents: Latents | None = Field(default=None, description="Absent: no latents.")
 
@@ -219,6 +234,9 @@ class InferAnswer(Part):
     results: list[Result]
     usage: Usage
     timings_ms: Timings
+    dropped_steps: int | None = Field(
+        default=None, description="Of a stream: steps that were not read in time and were left out."
+    )
 
 
 class Fault(Part):

@@ -11,14 +11,15 @@ import logging
 import struct
 import time
 from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from model.errors import FathomError
+from service.engine.ticket import Ticket
 from service.engine.work import Finished, Stepped
-from service.engine.worker import Ticket
 from service.errors import body_of, error_body, reply_to
 from service.http.answers import Answers, raise_if_all_failed, to_json
 from service.http.client import GONE, Client, waiting_client
@@ -105,13 +106,14 @@ class EventStream(Response):
         """Send every event; returns the status that the outcome would have had without a stream."""
         ends: list[Finished] = []
         try:
-            async for event in self._ticket:
+            async for events in self._ticket:
                 if client.gone:
                     return GONE
-                if isinstance(event, Stepped):
-                    await wire.write(self._format.encode("step", self._answers.step(event)))
-                else:
-                    ends.append(event)
+                ends += [event for event in events if isinstance(event, Finished)]
+                steps = [event for event in events if isinstance(event, Stepped)]
+                if steps:  # one write for all that an engine's step has shown
+                    small = self._answers.are_small(steps)
+                    await wire.write(await self._threads.run(small, partial(self._steps, steps)))
             raise_if_all_failed(ends)
             small = self._answers.are_small(ends)
             await wire.write(await self._threads.run(small, lambda: self._done(ends)))
@@ -128,8 +130,12 @@ class EventStream(Response):
             return 500
         return 200
 
+    def _steps(self, steps: list[Stepped]) -> bytes:
+        return b"".join(self._format.encode("step", self._answers.step(event)) for event in steps)
+
     def _done(self, ends: list[Finished]) -> bytes:
-        return self._format.encode("done", self._answers.whole(ends))
+        dropped = {"dropped_steps": self._ticket.dropped_steps}
+        return self._format.encode("done", {**self._answers.whole(ends), **dropped})
 
 
 class Wire:

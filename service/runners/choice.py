@@ -24,7 +24,7 @@ def check_environment() -> None:
         )
 
 
-def open_runner(bundle: Bundle, device: DeviceChoice, backend: BackendChoice) -> Runner:
+def open_runner(bundle: Bundle, device: DeviceChoice, backend: BackendChoice, slots: int = 64) -> Runner:
     """A runner for the bundle. Never falls back to the CPU where cuda was asked for.
 
     `auto` as backend prefers ONNX; `auto` as device takes cuda where the backend has it. Raises
@@ -37,29 +37,29 @@ def open_runner(bundle: Bundle, device: DeviceChoice, backend: BackendChoice) ->
     if backend == "onnx":
         if not has_onnx:
             raise StartupError(f"{bundle.folder}: has no ONNX export; choose backend torchscript")
-        return _open_onnx(bundle, device)
+        return _open_onnx(bundle, device, slots)
     if not bundle.has(TORCHSCRIPT):
         raise StartupError(
             f"{bundle.folder}: has no {TORCHSCRIPT}; choose backend onnx (extra `cpu` or `gpu`)"
         )
-    return _open_torchscript(bundle, device)
+    return _open_torchscript(bundle, device, slots)
 
 
-def _open_onnx(bundle: Bundle, device: DeviceChoice) -> Runner:
+def _open_onnx(bundle: Bundle, device: DeviceChoice, slots: int) -> Runner:
     if not util.find_spec("onnxruntime"):
         raise StartupError("backend onnx needs ONNX Runtime: install the extra `cpu` or the extra `gpu`")
     from service.runners.onnx import OnnxRunner, has_cuda
 
     remedy = "ONNX Runtime finds none: check the driver and install the extra `gpu` instead of `cpu`"
-    return OnnxRunner(bundle, _chosen(device, has_cuda, remedy))
+    return OnnxRunner(bundle, _chosen(device, has_cuda, remedy), slots)
 
 
-def _open_torchscript(bundle: Bundle, device: DeviceChoice) -> Runner:
+def _open_torchscript(bundle: Bundle, device: DeviceChoice, slots: int) -> Runner:
     if not util.find_spec("torch"):
         raise StartupError("backend torchscript needs torch: install the extra `torch`")
     from service.runners.torchscript import TorchScriptRunner, has_cuda
 
-    return TorchScriptRunner(bundle, _chosen(device, has_cuda, "torch finds none: check the driver"))
+    return TorchScriptRunner(bundle, _chosen(device, has_cuda, "torch finds none: check the driver"), slots)
 
 
 def _chosen(asked: DeviceChoice, has_cuda: Callable[[], bool], remedy: str) -> Device:

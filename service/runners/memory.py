@@ -2,85 +2,130 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from model.codecs import Tensors
 from model.manifest import Manifest
-from service.runners.layout import Arrays, Bucket, Layout
+from model.row import Arrays, Bucket, Layout
+from service.runners.runner import Carry
 
-
-@dataclass(frozen=True)
-class Seat:
-    """Where a slot's row lies: its bucket's table and the row in it, with the row's real lengths."""
-
-    table: Table
-    row: int
-    lengths: dict[str, int]
+KEPT_BYTES = 2**20  # an empty table of more than that is given back
 
 
 class Table:
-    """All rows of one bucket: an array (capacity, ...) per context, state and memory tensor."""
+    """The rows of one bucket: an array (capacity, ...) per context, state and memory tensor.
 
-    def __init__(self, manifest: Manifest, layout: Layout, bucket: Bucket) -> None:
-        self.depth = np.zeros(0, np.int64)
-        self.arrays = [
-            np.zeros((0, *layout.shape(spec, bucket)), spec.numpy_dtype)
-            for spec in (*manifest.context, *manifest.state, *manifest.memory)
-        ]
-        self.free: list[int] = []
+    It never grows, because a step may be writing to it. Pages that no row has touched cost nothing.
+    """
+
+    def __init__(self, manifest: Manifest, layout: Layout, bucket: Bucket, capacity: int) -> None:
+        specs = (*manifest.context, *manifest.state, *manifest.memory)
+        self.bucket = bucket
+        self.depth = np.zeros(capacity, np.int64)
+        self.arrays = [np.zeros((capacity, *layout.shape(spec, bucket)), spec.numpy_dtype) for spec in specs]
+        self.row_bytes = layout.bytes_of(specs, bucket)
+        self.touched = 0  # rows ever used
+        self.taken = 0
+        self._free = list(range(capacity))  # a heap
 
     def take(self) -> int:
         """The lowest free row: neighbours in time become neighbours in memory."""
-        if not self.free:
-            size = len(self.depth)
-            grown = max(4, 2 * size)
-            self.arrays = [np.resize(array, (grown, *array.shape[1:])) for array in self.arrays]
-            self.depth = np.resize(self.depth, grown)
-            self.free = list(range(grown - 1, size - 1, -1))
-        return self.free.pop()
+        place = heapq.heappop(self._free)
+        self.taken += 1
+        self.touched = max(self.touched, place + 1)
+        return place
 
-    def give_back(self, row: int) -> None:
-        self.free.append(row)
-        self.free.sort(reverse=True)
+    def give_back(self, place: int) -> None:
+        heapq.heappush(self._free, place)
+        self.taken -= 1
+
+
+@dataclass(eq=False)
+class Seat:
+    """Where a slot's row lies."""
+
+    table: Table
+    place: int
+    carry: Carry
+    fresh: bool  # not embedded yet
+    flying: bool = field(default=False)  # a step is under way
+    left: bool = field(default=False)  # released in mid-flight: the row is free once it has landed
 
 
 class SlotMemory:
-    """Slots by number, rows by bucket. Threads may gather and scatter disjoint slots at once."""
+    """Slots by number, rows by bucket. Threads may read and write disjoint seats at once."""
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, slots: int) -> None:
         self.manifest = manifest
         self.layout = Layout(manifest)
-        self.tables: dict[Bucket, Table] = {}
         self.seats: dict[int, Seat] = {}
+        self.tables: dict[Bucket, Table] = {}
+        self._capacity = 2 * slots  # those who left in mid-flight keep their rows for as long as it lasts
         self._context = len(manifest.context)
 
-    def place(self, slots: Sequence[int], rows: Sequence[Tensors], bucket: Bucket, embedded: Arrays) -> None:
-        """Seat freshly embedded rows, arrays (B, ...) in the order of the embedding's outputs."""
+    def put(self, slot: int, carry: Carry) -> None:
+        """Seat a row, embedded or not."""
+        assert slot not in self.seats, f"slot {slot} is taken"
+        bucket = carry.row.bucket
         table = self.tables.get(bucket)
         if table is None:
-            table = self.tables[bucket] = Table(self.manifest, self.layout, bucket)
-        for place, (slot, tensors) in enumerate(zip(slots, rows, strict=True)):
-            assert slot not in self.seats, f"slot {slot} is taken"
-            row = table.take()
-            for array, values in zip(table.arrays, embedded, strict=True):
-                array[row] = values[place]
-            table.depth[row] = 0
-            self.seats[slot] = Seat(table, row, self.layout.lengths(tensors))
+            table = self.tables[bucket] = Table(self.manifest, self.layout, bucket, self._capacity)
+        place = table.take()
+        if carry.arrays is not None:
+            for array, values in zip(table.arrays, carry.arrays, strict=True):
+                array[place] = values
+        table.depth[place] = carry.depth
+        self.seats[slot] = Seat(table, place, carry, fresh=carry.arrays is None)
 
-    def gather(self, slots: Sequence[int]) -> tuple[Table, slice | list[int], Arrays]:
-        """The step's inputs for slots of one bucket; views where the rows are neighbours."""
-        table = self.seats[slots[0]].table
-        rows = [self.seats[slot].row for slot in slots]
-        where: slice | list[int] = rows
-        if rows[-1] - rows[0] == len(rows) - 1 and rows == list(range(rows[0], rows[-1] + 1)):
-            where = slice(rows[0], rows[-1] + 1)
+    def take(self, slot: int) -> Carry:
+        """Lift a row out of its slot."""
+        seat = self.seats[slot]
+        assert not seat.flying, f"slot {slot} cannot be taken: a step of it is under way"
+        carry = seat.carry
+        if not seat.fresh:
+            arrays = [array[seat.place].copy() for array in seat.table.arrays]
+            carry = Carry(carry.row, int(seat.table.depth[seat.place]), arrays)
+        self.release(slot)
+        return carry
+
+    def release(self, slot: int) -> None:
+        """Empty a slot; its row is free at once, or when the step that is under way has landed."""
+        seat = self.seats.pop(slot, None)
+        if seat is None:
+            return
+        seat.left = True
+        if not seat.flying:
+            self._give_back(seat)
+
+    def landed(self, seats: Sequence[Seat]) -> None:
+        """Nothing of these seats is under way any more."""
+        for seat in seats:
+            seat.flying = False
+            if seat.left:
+                self._give_back(seat)
+
+    def embed(self, seats: Sequence[Seat], embedded: Arrays) -> None:
+        """Keep what embedding gave for fresh seats of one bucket, arrays (B, ...) in order of its outputs."""
+        for place, seat in enumerate(seats):
+            for array, values in zip(seat.table.arrays, embedded, strict=True):
+                array[seat.place] = values[place]
+            seat.fresh = False
+
+    def gather(self, seats: Sequence[Seat]) -> tuple[slice | list[int], Arrays]:
+        """The step's inputs for seats of one bucket; views where the rows are neighbours."""
+        table = seats[0].table
+        places = [seat.place for seat in seats]
+        where: slice | list[int] = places
+        if places == list(range(places[0], places[0] + len(places))):
+            where = slice(places[0], places[0] + len(places))
         inputs = [array[where] for array in table.arrays]
         if self.manifest.takes_depth:
             inputs.append(table.depth[where])
-        return table, where, inputs
+        return where, inputs
 
     def scatter(self, table: Table, where: slice | list[int], following: Arrays) -> None:
         """Keep the next state and memory, arrays (B, ...) in the order of the step's outputs."""
@@ -89,16 +134,16 @@ class SlotMemory:
         table.depth[where] += 1
 
     def state(self, slot: int) -> Tensors:
-        """A copy of a slot's state by name, without batch axis and padding."""
+        """A slot's state by name, without batch axis and padding: views, not copies."""
         seat = self.seats[slot]
         found: Tensors = {}
         for place, spec in enumerate(self.manifest.state, start=self._context):
-            real = tuple(slice(size) for size in self.layout.shape(spec, seat.lengths))
-            found[spec.name] = seat.table.arrays[place][seat.row][real].copy()
+            real = tuple(slice(size) for size in self.layout.shape(spec, seat.carry.row.lengths))
+            found[spec.name] = seat.table.arrays[place][seat.place][real]
         return found
 
-    def release(self, slot: int) -> None:
-        """Free a slot's row; a slot that never was seated (its embedding failed) is fine."""
-        seat = self.seats.pop(slot, None)
-        if seat is not None:
-            seat.table.give_back(seat.row)
+    def _give_back(self, seat: Seat) -> None:
+        table = seat.table
+        table.give_back(seat.place)
+        if not table.taken and table.touched * table.row_bytes > KEPT_BYTES:
+            del self.tables[table.bucket]

@@ -8,9 +8,11 @@ from pathlib import Path
 import onnxruntime as ort
 
 from model.bundle import EMBED_ONNX, STEP_ONNX, Bundle
+from model.errors import first_line
+from model.row import Arrays
 from service.errors import StartupError
-from service.runners.layout import Arrays
-from service.runners.runner import Device, HostRunner
+from service.runners.host import HostRunner
+from service.runners.runner import Device
 
 
 class OnnxRunner(HostRunner):
@@ -18,9 +20,9 @@ class OnnxRunner(HostRunner):
 
     backend = "onnx"
 
-    def __init__(self, bundle: Bundle, device: Device) -> None:
+    def __init__(self, bundle: Bundle, device: Device, slots: int) -> None:
         manifest = bundle.manifest
-        super().__init__(manifest, device)
+        super().__init__(manifest, device, slots)
         self._embed = _open(bundle.path(EMBED_ONNX), device)
         self._step = _open(bundle.path(STEP_ONNX), device)
         self._embed_names = [spec.name for spec in manifest.inputs]
@@ -66,7 +68,7 @@ def _open(path: Path, device: Device) -> ort.InferenceSession:
     try:
         session = ort.InferenceSession(str(path), options, providers=[provider])
     except Exception as error:  # ONNX Runtime's own exceptions share no base but this one
-        raise StartupError(f"{path}: ONNX Runtime cannot load it ({error})") from error
+        raise StartupError(f"{path}: ONNX Runtime cannot load it ({first_line(error)})") from error
     if session.get_providers()[0] != provider:  # it falls back to the CPU without a word
         raise StartupError(
             f"device cuda was asked for, but ONNX Runtime could not start it for {path.name}: check the "

@@ -2,61 +2,102 @@
 
 from __future__ import annotations
 
-import math
-import os
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol
+
+import numpy as np
 
 from model.codecs import Tensors
-from model.manifest import Manifest
-from service.runners.layout import Arrays, Bucket, Floats
-from service.runners.memory import SlotMemory
-
-CPU_STATE_BYTES = 64 * 1024  # of state per batch: its activations then stay in L2 (benchmarks/batch_size.py)
-CUDA_ROWS = 256  # a GPU wants all there is
+from model.row import Arrays, Bucket, Floats, Row
 
 Device = Literal["cpu", "cuda"]
 Batch = Sequence[int]  # slots of one bucket that take a step together
-T = TypeVar("T")
-U = TypeVar("U")
+Flight = int  # a launch that is under way
 
 
 @dataclass(frozen=True)
-class Computed:
-    """What a batch's step showed: logits (B, C) and scores (B, S), rows in the batch's order."""
+class View:
+    """What a caller wants to see of a state, so that nothing else is ever copied."""
 
+    select: Literal["readout", "pooled", "full"]
+    tokens: tuple[int, ...] = ()  # for `readout`: the rows of the state (N, D) that the readout reads
+
+    def of(self, state: Tensors) -> Tensors:
+        """A copy of what is wanted: readout (tokens, D), pooled (D,), full the whole of every tensor."""
+        if self.select == "readout":
+            return {name: values[list(self.tokens)] for name, values in state.items()}
+        if self.select == "pooled":
+            return {name: values.mean(axis=0) for name, values in state.items()}
+        return {name: values.copy() for name, values in state.items()}
+
+
+@dataclass(frozen=True)
+class Carry:
+    """All that a row needs to go on thinking in another slot, another time or another runner of its kind.
+
+    A row that has not been embedded yet is a carry without arrays: there is one way into a slot.
+    """
+
+    row: Row
+    depth: int = 0
+    arrays: Arrays | None = None  # context, state and memory, each without the batch axis, padded
+
+
+@dataclass(frozen=True)
+class Landing:
+    """What a launch showed: logits (B, ...) and scores (B, S), rows in the batch's order."""
+
+    flight: Flight
     logits: Floats
     scores: Floats
+    state: Callable[[int, View], Tensors]  # of a slot after this step; ask before the slot's next launch
+    seconds: float = 0.0  # what it took
+    error: Exception | None = None  # the launch failed; there is nothing to read
 
 
 class Runner(Protocol):
-    """Embeds problems into slots and steps batches of slots. Called by one thread."""
+    """Holds tensors by slot and steps batches of slots. Called by one thread, but for `wake`.
+
+    Everything takes effect in the order in which it is asked for, whenever it happens: a slot may be
+    released and put to use again while a step with it is under way.
+    """
 
     backend: str  # "onnx" or "torchscript"
     device: str  # "cpu" or "cuda"
-    workers: int  # batches that are computed at the same time
+    workers: int  # launches that are computed at the same time
+    ahead: bool  # whether a row is launched again before its last launch is decided
 
     def rows_per_batch(self, bucket: Bucket) -> int:
         """How many rows of this bucket make a batch that suits the device."""
         ...
 
-    def admit(self, slots: Sequence[int], rows: Sequence[Tensors], bucket: Bucket) -> None:
-        """Embed rows of one bucket into free slots. Raises whatever the backend raises; then none is in."""
+    def cost(self, bucket: Bucket) -> float:
+        """Seconds that a row of this bucket takes for a step: measured, or the best guess until then."""
         ...
 
-    def step(self, batches: Sequence[Batch]) -> list[Computed | Exception]:
-        """One step for every batch; a batch that fails leaves its exception in its place."""
+    def put(self, slot: int, carry: Carry) -> None:
+        """Seat a row in a free slot, new or in mid-thought."""
         ...
 
-    def state(self, slot: int) -> Tensors:
-        """A copy of a slot's state by name, without batch axis and padding."""
+    def take(self, slot: int) -> Carry:
+        """Lift a row out of its slot, exactly as it is; no launch of it may be under way."""
         ...
 
     def release(self, slot: int) -> None:
-        """Free a slot, admitted or not."""
+        """Empty a slot. Harmless where it is empty."""
+        ...
+
+    def launch(self, batch: Batch, shown: Sequence[int]) -> Flight:
+        """Begin a step of a batch; the states of the slots `shown` will be asked for when it lands."""
+        ...
+
+    def land(self) -> list[Landing]:
+        """Wait for a launch; all that are done, oldest first, never two of one row. None after `wake`."""
+        ...
+
+    def wake(self) -> None:
+        """Let a `land` that waits return with nothing. Called by any thread."""
         ...
 
     def close(self) -> None:
@@ -64,71 +105,9 @@ class Runner(Protocol):
         ...
 
 
-class HostRunner(ABC):
-    """A runner whose slots live in host memory; a backend adds the two computations.
-
-    On a CPU a few rows that stay in cache beat one large batch, and cores are used by computing
-    several such batches side by side rather than by threads inside one.
-    """
-
-    backend: str
-    device: str
-
-    def __init__(self, manifest: Manifest, device: Device) -> None:
-        self.device = device
-        self.workers = workers = cores() if device == "cpu" else 1
-        self._manifest = manifest
-        self._memory = SlotMemory(manifest)
-        self._carried = len(manifest.state) + len(manifest.memory)
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="runner") if workers > 1 else None
-
-    @abstractmethod
-    def _run_embed(self, inputs: Arrays) -> Arrays: ...
-
-    @abstractmethod
-    def _run_step(self, inputs: Arrays) -> Arrays: ...
-
-    def rows_per_batch(self, bucket: Bucket) -> int:
-        if self.device == "cuda":
-            return CUDA_ROWS
-        shapes = (self._memory.layout.shape(spec, bucket) for spec in self._manifest.state)
-        row_bytes = sum(math.prod(shape) * 4 for shape in shapes)
-        return max(1, CPU_STATE_BYTES // row_bytes)
-
-    def admit(self, slots: Sequence[int], rows: Sequence[Tensors], bucket: Bucket) -> None:
-        embedded = self._run_embed(self._memory.layout.stack(rows, bucket))
-        self._memory.place(slots, rows, bucket, embedded)
-
-    def step(self, batches: Sequence[Batch]) -> list[Computed | Exception]:
-        if self._pool is None or len(batches) == 1:
-            return [_attempt(self._step_batch, batch) for batch in batches]
-        return list(self._pool.map(lambda batch: _attempt(self._step_batch, batch), batches))
-
-    def state(self, slot: int) -> Tensors:
-        return self._memory.state(slot)
-
-    def release(self, slot: int) -> None:
-        self._memory.release(slot)
-
-    def close(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown()
-
-    def _step_batch(self, batch: Batch) -> Computed:
-        table, where, inputs = self._memory.gather(batch)
-        outputs = self._run_step(inputs)
-        self._memory.scatter(table, where, outputs[: self._carried])
-        logits, scores = outputs[self._carried :]
-        return Computed(logits, scores)
+NOTHING: Floats = np.zeros((0, 0), np.float32)
 
 
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _attempt(compute: Callable[[T], U], argument: T) -> U | Exception:
-    try:
-        return compute(argument)
-    except Exception as error:  # noqa: BLE001  a backend may raise anything; the engine fails this batch alone
-        return error
+def failed(flight: Flight, error: Exception) -> Landing:
+    """The landing of a launch that failed."""
+    return Landing(flight, NOTHING, NOTHING, lambda *_: {}, error=error)

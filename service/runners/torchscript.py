@@ -8,9 +8,11 @@ from pathlib import Path
 import torch
 
 from model.bundle import TORCHSCRIPT, Bundle
+from model.errors import first_line
+from model.row import Arrays
 from service.errors import StartupError
-from service.runners.layout import Arrays
-from service.runners.runner import Device, HostRunner
+from service.runners.host import HostRunner
+from service.runners.runner import Device
 
 
 class TorchScriptRunner(HostRunner):
@@ -18,8 +20,8 @@ class TorchScriptRunner(HostRunner):
 
     backend = "torchscript"
 
-    def __init__(self, bundle: Bundle, device: Device) -> None:
-        super().__init__(bundle.manifest, device)
+    def __init__(self, bundle: Bundle, device: Device, slots: int) -> None:
+        super().__init__(bundle.manifest, device, slots)
         if device == "cpu":
             torch.set_num_threads(1)  # cores are used by batches side by side
         self._module = _load(bundle.path(TORCHSCRIPT), device)
@@ -48,8 +50,8 @@ def _load(path: Path, device: Device) -> torch.jit.ScriptModule:
         )
         try:
             module = torch.jit.load(str(path), map_location=device)  # type: ignore[no-untyped-call]
-        except RuntimeError as error:
-            raise StartupError(f"{path}: torch cannot load it ({error})") from error
+        except Exception as error:  # whatever its parsers of archives, code and tensors raise
+            raise StartupError(f"{path}: torch cannot load it ({first_line(error)})") from error
     return module.eval()
 
 

@@ -20,8 +20,8 @@ from model.codecs import Tensors
 from model.errors import RequestError
 from model.halting import HaltReason
 from model.manifest import Manifest
-from service.runners.layout import Bucket
-from service.runners.runner import Batch, Computed
+from model.row import Bucket, Layout, Row
+from service.runners.runner import Batch, Carry, Flight, Landing, View, failed
 
 NEVER = 10**6
 
@@ -53,7 +53,12 @@ def fake_bundle() -> Bundle:
     return Bundle(Path("fake"), fake_manifest())
 
 
-def plan(
+def plan(name: int, **terms: int) -> Row:
+    """A row that does what it says; see tensors_of."""
+    return Layout(fake_manifest()).row(tensors_of(name, **terms))
+
+
+def tensors_of(
     name: int, halt_at: int = NEVER, fail_at: int = NEVER, nan_at: int = NEVER, tokens: int = 3
 ) -> Tensors:
     return {
@@ -70,72 +75,114 @@ class FakeCodec:
     def encode(self, problem: object, field: str) -> Tensors:
         if not isinstance(problem, dict):
             raise RequestError("a fake problem is an object", field)
-        return plan(**problem)
+        return tensors_of(**problem)
 
     def readout_tokens(self, tensors: Tensors) -> list[int]:
         return [0]
 
 
 class FakeRunner:
-    """Keeps plans and depths; fails where a plan says so; can be held at the start of a step."""
+    """Keeps rows and depths; fails where a plan says so; can be held at the start of a step.
+
+    `ahead` makes it a lazy device: what is launched is computed when it lands, oldest first, and a row
+    may have two steps under way. Released rows stay with the launches that they are on.
+    """
 
     backend = "fake"
     device = "cpu"
     workers = 1
 
-    def __init__(self, micro_batch: int = 4) -> None:
+    def __init__(self, micro_batch: int = 4, ahead: bool = False, cost: float = 0.0) -> None:
         self.micro_batch = micro_batch
-        self.rows: dict[int, Tensors] = {}
-        self.depths: dict[int, int] = {}
-        self.buckets: dict[int, Bucket] = {}
+        self.ahead = ahead
+        self.seconds = cost  # that a row is said to take for a step
         self.admissions: list[int] = []  # names, in order
         self.batches: list[list[int]] = []  # names of every batch, in order
         self.may_step = threading.Event()  # cleared by a test that wants to hold the engine
         self.may_step.set()
         self.stepping = threading.Event()  # set when a step begins
         self.closed = False
+        self._flights: list[tuple[Flight, list[int], list[Passenger]]] = []
+        self._aboard: dict[int, Passenger] = {}
+        self._next = 0
+
+    @property
+    def rows(self) -> dict[int, Row]:
+        return {slot: passenger.row for slot, passenger in self._aboard.items()}
 
     def rows_per_batch(self, bucket: Bucket) -> int:
         return self.micro_batch
 
-    def admit(self, slots: Sequence[int], rows: Sequence[Tensors], bucket: Bucket) -> None:
-        if any(row["plan"][2] == 0 for row in rows):
+    def cost(self, bucket: Bucket) -> float:
+        return self.seconds
+
+    def put(self, slot: int, carry: Carry) -> None:
+        assert slot not in self._aboard, f"slot {slot} is taken"
+        name, _, fail_at, _ = carry.row.tensors["plan"]
+        if fail_at == 0:
             raise RuntimeError("this row cannot be embedded")
-        for slot, row in zip(slots, rows, strict=True):
-            assert slot not in self.rows, f"slot {slot} is taken"
-            self.rows[slot], self.depths[slot], self.buckets[slot] = row, 0, bucket
-            self.admissions.append(int(row["plan"][0]))
+        self._aboard[slot] = Passenger(carry.row, carry.depth)
+        if not carry.depth:
+            self.admissions.append(int(name))
 
-    def step(self, batches: Sequence[Batch]) -> list[Computed | Exception]:
-        self.stepping.set()
-        assert self.may_step.wait(30), "a test forgot to let the engine go"
-        return [self._step(list(batch)) for batch in batches]
-
-    def _step(self, batch: list[int]) -> Computed | Exception:
-        assert len(batch) <= self.micro_batch, "a batch is larger than the device takes"
-        assert len({self.buckets[slot] for slot in batch}) == 1, "a batch mixes lengths"
-        self.batches.append([int(self.rows[slot]["plan"][0]) for slot in batch])
-        logits, scores = [], []
-        for slot in batch:
-            name, halt_at, fail_at, nan_at = self.rows[slot]["plan"]
-            self.depths[slot] += 1
-            depth = self.depths[slot]
-            if depth >= fail_at:
-                return RuntimeError(f"row {name:.0f} failed")
-            logits.append([name, np.nan if depth >= nan_at else depth])
-            scores.append([1.0 if depth >= halt_at else 0.0, np.nan])
-        return Computed(np.array(logits, np.float32), np.array(scores, np.float32))
-
-    def state(self, slot: int) -> Tensors:
-        tokens = len(self.rows[slot]["tokens"])
-        return {"state": np.full((tokens, 2), self.depths[slot], np.float32)}
+    def take(self, slot: int) -> Carry:
+        passenger = self._aboard.pop(slot)
+        assert not any(passenger in aboard for _, _, aboard in self._flights), "taken in mid-flight"
+        return Carry(passenger.row, passenger.depth, [])
 
     def release(self, slot: int) -> None:
-        for kept in (self.rows, self.depths, self.buckets):
-            kept.pop(slot, None)
+        self._aboard.pop(slot, None)
+
+    def launch(self, batch: Batch, shown: Sequence[int]) -> Flight:
+        aboard = [self._aboard[slot] for slot in batch]
+        assert len(batch) <= self.micro_batch, "a batch is larger than the device takes"
+        assert len({passenger.row.bucket for passenger in aboard}) == 1, "a batch mixes lengths"
+        under_way = sum(passenger in flight for _, _, flight in self._flights for passenger in aboard[:1])
+        assert under_way <= self.ahead, "a row is launched before its last step is decided"
+        self._next += 1
+        self._flights.append((self._next, list(batch), aboard))
+        return self._next
+
+    def land(self) -> list[Landing]:
+        self.stepping.set()
+        assert self.may_step.wait(30), "a test forgot to let the engine go"
+        landings = [self._step(*self._flights.pop(0))]
+        while self._flights and not self.ahead:
+            landings.append(self._step(*self._flights.pop(0)))
+        return landings
+
+    def wake(self) -> None:
+        pass
+
+    def _step(self, flight: Flight, batch: list[int], aboard: list[Passenger]) -> Landing:
+        self.batches.append([int(passenger.row.tensors["plan"][0]) for passenger in aboard])
+        logits, scores, states = [], [], {}
+        for slot, passenger in zip(batch, aboard, strict=True):
+            name, halt_at, fail_at, nan_at = passenger.row.tensors["plan"]
+            passenger.depth += 1
+            depth = passenger.depth
+            if depth >= fail_at:
+                return failed(flight, RuntimeError(f"row {name:.0f} failed"))
+            logits.append([name, np.nan if depth >= nan_at else depth])
+            scores.append([1.0 if depth >= halt_at else 0.0, np.nan])
+            tokens = len(passenger.row.tensors["tokens"])
+            states[slot] = {"state": np.full((tokens, 2), depth, np.float32)}
+
+        def state(slot: int, view: View) -> Tensors:
+            return view.of(states[slot])
+
+        return Landing(flight, np.array(logits, np.float32), np.array(scores, np.float32), state)
 
     def close(self) -> None:
         self.closed = True
+
+
+@dataclass(eq=False)
+class Passenger:
+    """A row in the fake runner, wherever it sits."""
+
+    row: Row
+    depth: int
 
 
 @dataclass

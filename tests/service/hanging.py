@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import fathom
-from service.runners.layout import Arrays
+from model.row import Arrays
 from service.runners.onnx import OnnxRunner
 
 sound_step = OnnxRunner._run_step

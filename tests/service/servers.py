@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,13 @@ from model.bundle import Bundle
 from model.codecs import CodecLimits, Tensors
 from model.codecs.graph import GraphCodec
 from model.manifest import Manifest
+from model.row import Bucket, Row
 from service.app import create_app
-from service.engine.engine import EngineLimits
 from service.engine.worker import Worker
-from service.fleet import Fleet
+from service.fleet import Fleet, budget_of, limits_of
+from service.http.protocol import configuration
 from service.metrics import Metrics
-from service.runners.layout import Bucket
-from service.runners.runner import Batch, Computed
+from service.runners.runner import Batch, Carry, Flight, Landing, View
 from service.settings import Settings, read_settings
 
 PATIENCE = 20  # seconds until a test gives up on something that should have happened
@@ -77,14 +78,17 @@ class CountingRunner:
     backend = "fake"
     device = "cpu"
     workers = 1
+    ahead = False
 
     def __init__(self, nan_nodes: int = -1) -> None:
         self.nan_nodes = nan_nodes
         self.may_step = threading.Event()  # cleared by a test that wants to hold the engine
         self.may_step.set()
         self.pace = 0.0  # seconds per step, for tests that must see a request in mid-flight
-        self._rows: dict[int, Tensors] = {}
+        self._rows: dict[int, Row] = {}
         self._depths: dict[int, int] = {}
+        self._launched: list[tuple[Flight, Batch]] = []
+        self._next = 0
         self._changed = threading.Condition()
 
     def wait_until(self, taken: int) -> None:
@@ -96,38 +100,54 @@ class CountingRunner:
     def rows_per_batch(self, bucket: Bucket) -> int:
         return 4
 
-    def admit(self, slots: Sequence[int], rows: Sequence[Tensors], bucket: Bucket) -> None:
+    def cost(self, bucket: Bucket) -> float:
+        return 1e-3
+
+    def put(self, slot: int, carry: Carry) -> None:
         with self._changed:
-            for slot, row in zip(slots, rows, strict=True):
-                self._rows[slot], self._depths[slot] = row, 0
+            self._rows[slot], self._depths[slot] = carry.row, carry.depth
             self._changed.notify_all()
 
-    def step(self, batches: Sequence[Batch]) -> list[Computed | Exception]:
-        assert self.may_step.wait(PATIENCE), "a test forgot to let the engine go"
-        time.sleep(self.pace)
-        return [self._step(batch) for batch in batches]
-
-    def _step(self, batch: Batch) -> Computed:
-        logits, scores = [], []
-        for slot in batch:
-            self._depths[slot] += 1
-            adjacency = self._rows[slot]["adjacency"]
-            sure = self._depths[slot] >= adjacency.sum()
-            broken = len(adjacency) == self.nan_nodes and self._depths[slot] >= 2
-            logits.append([np.nan if broken else 0.0, 3.0 if sure else -3.0])
-            scores.append([1.0 if sure else 0.5, 0.1, np.nan if self._depths[slot] == 1 else 0.0, 0.0])
-        return Computed(np.array(logits, np.float32), np.array(scores, np.float32))
-
-    def state(self, slot: int) -> Tensors:
-        """Row i of the state is i + depth / 8 throughout."""
-        tokens = len(self._rows[slot]["mask"])
-        column = np.arange(tokens, dtype=np.float32)[:, None] + self._depths[slot] / 8
-        return {"state": np.broadcast_to(column, (tokens, WIDTH)).astype(np.float32)}
+    def take(self, slot: int) -> Carry:
+        carry = Carry(self._rows[slot], self._depths[slot], [])
+        self.release(slot)
+        return carry
 
     def release(self, slot: int) -> None:
         with self._changed:
             self._rows.pop(slot, None)
             self._changed.notify_all()
+
+    def launch(self, batch: Batch, shown: Sequence[int]) -> Flight:
+        self._next += 1
+        self._launched.append((self._next, batch))
+        return self._next
+
+    def land(self) -> list[Landing]:
+        assert self.may_step.wait(PATIENCE), "a test forgot to let the engine go"
+        time.sleep(self.pace)
+        launched, self._launched = self._launched, []
+        return [self._step(*launch) for launch in launched]
+
+    def wake(self) -> None:
+        pass
+
+    def _step(self, flight: Flight, batch: Batch) -> Landing:
+        logits, scores = [], []
+        for slot in batch:
+            self._depths[slot] += 1
+            adjacency = self._rows[slot].tensors["adjacency"]
+            sure = self._depths[slot] >= adjacency.sum()
+            broken = len(adjacency) == self.nan_nodes and self._depths[slot] >= 2
+            logits.append([np.nan if broken else 0.0, 3.0 if sure else -3.0])
+            scores.append([1.0 if sure else 0.5, 0.1, np.nan if self._depths[slot] == 1 else 0.0, 0.0])
+        return Landing(flight, np.array(logits, np.float32), np.array(scores, np.float32), self._state)
+
+    def _state(self, slot: int, view: View) -> Tensors:
+        """Row i of the state is i + depth / 8 throughout."""
+        tokens = len(self._rows[slot].tensors["mask"])
+        column = np.arange(tokens, dtype=np.float32)[:, None] + self._depths[slot] / 8
+        return view.of({"state": np.broadcast_to(column, (tokens, WIDTH)).astype(np.float32)})
 
     def close(self) -> None:
         self.may_step.set()
@@ -165,20 +185,16 @@ def counting_app(bundles: Sequence[Bundle], runner: CountingRunner, settings: Se
     """An application over the counting model; its first bundle has `runner`, others runners of their own."""
 
     def opener(settings: Settings, metrics: Metrics) -> Fleet:
-        limits = EngineLimits(settings.slots, settings.queue_steps, settings.stall_seconds)
         codec = GraphCodec(CodecLimits(settings.max_nodes, settings.max_edges))
-        return Fleet(
-            [
-                Worker(
-                    bundle,
-                    codec,
-                    runner if place == 0 else CountingRunner(),
-                    limits,
-                    metrics.of_model(bundle.manifest.name, settings.slots),
-                )
-                for place, bundle in enumerate(bundles)
-            ]
-        )
+        budget = budget_of(settings)
+        workers = []
+        for place, bundle in enumerate(bundles):
+            own = runner if place == 0 else CountingRunner()
+            observer = metrics.of_model(bundle.manifest.name, settings.slots)
+            workers.append(
+                Worker(bundle, codec, partial(lambda own: own, own), limits_of(settings), observer, budget)
+            )
+        return Fleet(workers, budget)
 
     return create_app(settings, opener)
 
@@ -189,7 +205,7 @@ def serving(
 ) -> Iterator[Running]:
     """A server over the counting model, with settings as given."""
     runner = runner or CountingRunner()
-    settings = read_settings({"drain_seconds": 0.1, "queue_steps": 10**9, **given})
+    settings = read_settings({"drain_seconds": 0.1, "queue_seconds": 10**6, **given})
     app = counting_app(bundles or [counting_bundle()], runner, settings)
     with uvicorn_running(app) as url, httpx.Client(base_url=url, timeout=PATIENCE) as client:
         if wait_for_ready:
@@ -209,7 +225,7 @@ def shipped_running() -> Iterator[httpx.Client]:
 
 
 @contextmanager
-def uvicorn_running(app: FastAPI) -> Iterator[str]:
+def uvicorn_running(app: FastAPI, loop: str = "auto") -> Iterator[str]:
     """uvicorn in a thread on a free port; gives its address."""
     started = threading.Event()
 
@@ -218,7 +234,7 @@ def uvicorn_running(app: FastAPI) -> Iterator[str]:
             await super().startup(sockets)
             started.set()
 
-    server = Server(uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=2))
+    server = Server(configuration(app, port=0, loop=loop, timeout_graceful_shutdown=2))
     thread = threading.Thread(target=server.run, name="uvicorn")
     thread.start()
     assert started.wait(PATIENCE), "the server did not start"

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from model.halting import HaltingRule, HaltReason
-from service.engine.engine import Engine
+from service.engine.engine import Engine, EngineLimits
 from service.engine.work import Finished, Problem, Stepped, Submission
+from service.runners.runner import View
 from tests.service.fakes import FakeClock, FakeObserver, FakeRunner, fake_manifest, plan
 
 SURE = HaltingRule("confidence", 0.5)
@@ -20,7 +21,8 @@ class Bench:
         self.clock = FakeClock()
         self.runner = FakeRunner(micro_batch)
         self.observer = FakeObserver()
-        self.engine = Engine(fake_manifest(), self.runner, slots, self.observer, self.clock)
+        limits = EngineLimits(slots)
+        self.engine = Engine(fake_manifest(), self.runner, limits, self.observer, self.clock)
         self.events: list[tuple[Submission, Finished | Stepped]] = []
 
     def submit(self, *problems: Problem) -> Submission:
@@ -131,9 +133,9 @@ def test_a_waiting_row_whose_deadline_passes_goes_before_the_line() -> None:
 
 
 def test_cancelling_frees_slots_and_queue_at_the_next_step_and_disturbs_nobody() -> None:
-    bench = Bench(slots=2)
+    bench = Bench(slots=3)
     gone = bench.submit(*(Problem(plan(n), max_steps=50) for n in (1, 2, 3)))
-    stays = bench.submit(Problem(plan(4), max_steps=2))
+    stays = bench.submit(Problem(plan(4), max_steps=4))
     bench.step(2)
     bench.engine.cancel(gone)
     bench.step()
@@ -187,7 +189,7 @@ def test_a_readout_that_is_not_finite_fails_its_row_and_not_its_neighbour() -> N
 
 def test_every_step_is_told_to_who_asked_and_the_last_one_comes_before_the_end() -> None:
     bench = Bench()
-    request = bench.submit(Problem(plan(7), max_steps=3, every_step=True, with_state=True))
+    request = bench.submit(Problem(plan(7), max_steps=3, every_step=True, view=View("full")))
     quiet = bench.submit(Problem(plan(8), max_steps=3))
     bench.run()
     told = [event for owner, event in bench.events if owner is request]

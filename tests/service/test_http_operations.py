@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
+from model.bundle import version_order
 from model.codecs import CodecLimits
 from model.codecs.graph import GraphCodec
 from model.codecs.logic import LogicCodec
 from model.codecs.text import TextCodec
-from service.fleet import version_order
 from service.http.schemas import InferRequest
 from service.metrics import Metrics
 from service.settings import read_settings
-from tests.service.servers import CountingRunner, Running, chain, counting_bundle, serving
+from tests.service.servers import CountingRunner, Running, chain, counting_bundle, eventually, serving
 from tests.service.test_http_streams import FOREVER, begin
 
 METRICS = {
@@ -98,18 +98,19 @@ def test_a_hung_engine_is_not_ready() -> None:
 
 
 def test_a_full_queue_answers_at_once_and_says_when_to_return() -> None:
-    with serving(slots=1, queue_steps=1_000_000) as server:
+    with serving(slots=1, queue_seconds=0.01) as server:
         running = begin(server, chain(2), **FOREVER)
         server.runner.wait_until(taken=1)
-        waiting = begin(server, chain(2), **FOREVER)
-        while server.worker.waiting != 1:
-            pass
+        server.runner.may_step.clear()
+        waiting = begin(server, chain(2), max_steps=1)  # little enough to wait for
+        eventually(lambda: server.worker.waiting == 1)
         for streams in (False, True):
-            refused = server.infer(chain(2), stream=streams)
+            refused = server.infer(chain(2), stream=streams, **FOREVER)
             assert (refused.status_code, refused.json()["error"]["code"]) == (429, "overloaded")
             assert int(refused.headers["retry-after"]) >= 1
         running.close()
         waiting.close()
+        server.runner.may_step.set()
         server.runner.wait_until(taken=0)
 
 
@@ -213,7 +214,7 @@ def test_openapi_describes_requests_streams_and_errors(server: Running) -> None:
     assert examples.keys() == codecs.keys()
     kinds = resolve(schema, body["schema"])["properties"]["input"]["anyOf"]
     assert [kind.get("title") for kind in kinds] == ["GraphProblem", "LogicProblem", "TextProblem", None]
-    assert {"400", "401", "404", "413", "422", "429", "500", "503"} <= set(infer["responses"])
+    assert {"400", "404", "408", "413", "422", "429", "500", "503"} <= set(infer["responses"])
     assert {"application/json", "text/event-stream", "application/vnd.fathom.frames"} == set(
         infer["responses"]["200"]["content"]
     )

@@ -12,12 +12,12 @@ import pytest
 from model.bundle import Bundle, read_bundle
 from model.codecs import CodecLimits, answer_of, codec_of
 from model.halting import CRITERIA, HaltingRule
-from service.engine.engine import Engine
+from model.row import Layout, Row, padded
+from service.engine.engine import Engine, EngineLimits
 from service.engine.work import Finished, Problem, Submission
 from service.errors import StartupError
 from service.runners.choice import check_environment, open_runner
-from service.runners.layout import padded
-from service.runners.runner import Runner
+from service.runners.runner import Carry, Landing, Runner, View
 from tests.service.fakes import FakeObserver
 
 BUNDLE = Path("bundles/graph/1")
@@ -35,6 +35,16 @@ def runner(request: pytest.FixtureRequest, bundle: Bundle) -> Iterator[Runner]:
     runner.close()
 
 
+def row_of(bundle: Bundle, graph: dict[str, object]) -> Row:
+    return Layout(bundle.manifest).row(codec_of(bundle.manifest, CodecLimits()).encode(graph, "input"))
+
+
+def land(runner: Runner, batch: list[int]) -> Landing:
+    runner.launch(batch, [])
+    (landing,) = runner.land()
+    return landing
+
+
 def random_problem(bundle: Bundle, draw: np.random.Generator) -> Problem:
     """A random digraph of up to 60 nodes, with a random budget and any criterion the bundle computes."""
     nodes = int(draw.integers(2, 60))
@@ -46,7 +56,7 @@ def random_problem(bundle: Bundle, draw: np.random.Generator) -> Problem:
     }
     criterion = CRITERIA[str(draw.choice(["none", *bundle.manifest.scores]))]
     return Problem(
-        tensors=codec_of(bundle.manifest, CodecLimits()).encode(graph, "input"),
+        row=row_of(bundle, graph),
         max_steps=int(draw.integers(1, 24)),
         rule=HaltingRule(criterion.name, criterion.default, int(draw.integers(1, 3))),
     )
@@ -71,20 +81,22 @@ def run(engine: Engine, problems: list[Problem], joins_at: list[int]) -> list[Fi
 def test_alone_equals_together_for_hundreds_of_mixed_requests(bundle: Bundle, runner: Runner) -> None:
     draw = np.random.default_rng(7)
     problems = [random_problem(bundle, draw) for _ in range(300)]
-    engine = Engine(bundle.manifest, runner, 24, FakeObserver())
+    engine = Engine(bundle.manifest, runner, EngineLimits(24), FakeObserver())
     together = run(engine, problems, draw.integers(0, 60, len(problems)).tolist())
     for problem, many in zip(problems, together, strict=True):
         (one,) = run(engine, [problem], [0])
         assert (one.steps, one.reason) == (many.steps, many.reason)
         assert one.logits is not None
         assert many.logits is not None
-        np.testing.assert_allclose(one.logits, many.logits, atol=1e-5)
+        # torch may choose another kernel for another number of rows; ONNX Runtime does not, to the bit.
+        tolerance = 0 if runner.backend == "onnx" else 1e-5
+        np.testing.assert_allclose(one.logits, many.logits, rtol=0, atol=tolerance)
 
 
 def test_a_slot_that_was_used_before_computes_like_a_new_one(bundle: Bundle, runner: Runner) -> None:
     draw = np.random.default_rng(3)
     first, second = random_problem(bundle, draw), random_problem(bundle, draw)
-    engine = Engine(bundle.manifest, runner, 1, FakeObserver())
+    engine = Engine(bundle.manifest, runner, EngineLimits(1), FakeObserver())
     fresh = run(engine, [second], [0])[0]
     again = run(engine, [first, second, first, second], [0, 0, 0, 0])
     for later in (again[1], again[3]):
@@ -94,38 +106,111 @@ def test_a_slot_that_was_used_before_computes_like_a_new_one(bundle: Bundle, run
 
 
 def test_the_state_is_cut_to_the_real_tokens_and_is_a_copy(bundle: Bundle, runner: Runner) -> None:
-    codec = codec_of(bundle.manifest, CodecLimits())
-    row = codec.encode({"edges": [[1, 2], [2, 3], [3, 4]], "source": 1, "target": 4}, "input")
-    runner.admit([5], [row], (padded(4),))
-    before = runner.state(5)["state"]
+    runner.put(5, Carry(row_of(bundle, {"edges": [[1, 2], [2, 3], [3, 4]], "source": 1, "target": 4})))
+    full = View("full")
+    before = land(runner, [5]).state(5, full)["state"]
     width = bundle.manifest.state[0].shape[-1]
     assert before.shape == (4, width)
     kept = before.copy()
-    runner.step([[5]])
+    landing = land(runner, [5])
     np.testing.assert_array_equal(before, kept)
-    assert not np.array_equal(runner.state(5)["state"], kept)
+    whole = landing.state(5, full)["state"]
+    assert not np.array_equal(whole, kept)
+    np.testing.assert_array_equal(landing.state(5, View("readout", (0, 3)))["state"], whole[[0, 3]])
+    np.testing.assert_array_equal(landing.state(5, View("pooled"))["state"], whole.mean(axis=0))
     runner.release(5)
 
 
-def test_a_batch_that_fails_leaves_its_exception_and_its_neighbours_alone(
+def test_a_row_moves_in_mid_thought_between_slots_and_runners_to_the_bit(
     bundle: Bundle, runner: Runner
 ) -> None:
-    row = codec_of(bundle.manifest, CodecLimits()).encode(
-        {"edges": [[1, 2]], "source": 1, "target": 2}, "input"
-    )
-    runner.admit([0], [row], (8,))
-    sound, broken = runner.step([[0], [1]])  # nobody sits in slot 1
-    assert not isinstance(sound, Exception)
-    assert isinstance(broken, Exception)
+    other = open_runner(bundle, "cpu", runner.backend)  # type: ignore[arg-type]
+    draw = np.random.default_rng(11)
+    for _ in range(12):
+        row = random_problem(bundle, draw).row
+        runner.put(0, Carry(row))
+        stays = [land(runner, [0]) for _ in range(9)]
+        runner.release(0)
+
+        at, slot = runner, 1
+        at.put(slot, Carry(row))
+        moves = []
+        for step in range(9):
+            moves.append(land(at, [slot]))
+            if step % 2:
+                carry = at.take(slot)
+                assert carry.depth == step + 1
+                at, slot = (other if at is runner else runner), slot + 3
+                at.put(slot, carry)
+        for one, two in zip(stays, moves, strict=True):
+            np.testing.assert_array_equal(one.logits, two.logits)
+            np.testing.assert_array_equal(one.scores, two.scores)
+        at.release(slot)
+    other.close()
+
+
+def test_a_slot_that_is_released_in_mid_flight_is_free_and_its_step_disturbs_nobody(
+    bundle: Bundle, runner: Runner
+) -> None:
+    draw = np.random.default_rng(2)
+    leaves, comes = random_problem(bundle, draw).row, random_problem(bundle, draw).row
+    runner.put(0, Carry(comes))
+    alone = land(runner, [0])
+    runner.release(0)
+    runner.put(0, Carry(leaves))
+    runner.launch([0], [])
+    runner.release(0)
+    runner.put(0, Carry(comes))
+    runner.launch([0], [])
+    landings: list[Landing] = []
+    while len(landings) < 2:
+        landings += runner.land()
+    newest = max(landings, key=lambda landing: landing.flight)
+    np.testing.assert_array_equal(newest.logits, alone.logits)
     runner.release(0)
 
 
+def test_an_empty_table_of_wide_rows_is_given_back(bundle: Bundle) -> None:
+    runner = open_runner(bundle, "cpu", "onnx")
+    tables = runner._memory.tables  # type: ignore[attr-defined]
+    wide = {"nodes": list(range(200)), "edges": [[0, 1]], "source": 0, "target": 1}
+    for slot in range(3):
+        runner.put(slot, Carry(row_of(bundle, wide)))
+        land(runner, [slot])
+    assert tables
+    for slot in range(3):
+        runner.release(slot)
+    assert not tables
+    runner.close()
+
+
+def test_a_batch_that_fails_says_so_and_leaves_its_neighbours_alone(
+    bundle: Bundle, runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = row_of(bundle, {"edges": [[1, 2]], "source": 1, "target": 2})
+    runner.put(0, Carry(row))
+    alone = land(runner, [0])
+    runner.release(0)
+    for slot in (0, 1):
+        runner.put(slot, Carry(row))
+    sound = runner._run_embed  # type: ignore[attr-defined]
+
+    def breaks(inputs: object) -> object:
+        monkeypatch.setattr(runner, "_run_embed", sound)
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(runner, "_run_embed", breaks)
+    assert isinstance(land(runner, [1]).error, RuntimeError)
+    np.testing.assert_array_equal(land(runner, [0]).logits, alone.logits)
+    for slot in (0, 1):
+        runner.release(slot)
+
+
 def test_a_short_chain_is_answered_right(bundle: Bundle, runner: Runner) -> None:
-    codec = codec_of(bundle.manifest, CodecLimits())
-    engine = Engine(bundle.manifest, runner, 4, FakeObserver())
+    engine = Engine(bundle.manifest, runner, EngineLimits(4), FakeObserver())
     chain = [["a", "b"], ["b", "c"], ["c", "d"]]
     for source, target, answer in (("a", "d", True), ("d", "a", False), ("b", "b", True)):
-        row = codec.encode({"edges": chain, "source": source, "target": target}, "input")
+        row = row_of(bundle, {"edges": chain, "source": source, "target": target})
         (end,) = run(engine, [Problem(row, max_steps=16)], [0])
         assert end.logits is not None
         assert answer_of(bundle.manifest, end.logits).answer is answer

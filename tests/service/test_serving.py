@@ -163,3 +163,105 @@ def test_an_engine_that_hangs_cannot_keep_the_process() -> None:
             assert [name for name, _ in events(response)] == ["error"]
         assert server.process.wait(PATIENCE) == 1
         assert any("graph@1 hangs" in line for line in server.log)
+
+
+@contextmanager
+def started(*flags: str, module: str = "fathom") -> Iterator[subprocess.Popen[str]]:
+    """The command, whatever becomes of it."""
+    command = [sys.executable, "-m", module, "serve", *flags]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def test_of_two_servers_started_at_once_on_one_port_one_serves_and_the_other_says_why_not() -> None:
+    port = str(free_port())
+    with started("--port", port) as one, started("--port", port) as other:
+        eventually(lambda: one.poll() is not None or other.poll() is not None)
+        loser, winner = (one, other) if one.poll() is not None else (other, one)
+        assert loser.wait() == 2
+        assert "cannot listen" in loser.communicate()[1]
+        url = f"http://127.0.0.1:{port}/health/ready"
+        eventually(lambda: httpx.get(url, timeout=PATIENCE).status_code == 200)
+        winner.send_signal(signal.SIGTERM)
+        assert winner.communicate(timeout=PATIENCE)[1].count("serving") == 1
+
+
+def test_a_port_is_free_again_as_soon_as_its_server_has_stopped() -> None:
+    port = str(free_port())
+    for _ in range(2):
+        with started("--port", port) as process:
+            eventually(lambda: answers(f"http://127.0.0.1:{port}/health/ready"))
+            process.send_signal(signal.SIGTERM)
+            _, log = process.communicate(timeout=PATIENCE)
+            assert process.returncode == 0, log
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=PATIENCE).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_a_model_that_cannot_take_its_first_step_ends_the_start() -> None:
+    with started("--port", "0", module="tests.service.failing") as process:
+        _, log = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 2, log
+    last = log.splitlines()[-1]
+    assert last.startswith("fathom: ")
+    assert "graph" in last
+    assert "serving" not in log
+
+
+def test_while_it_stops_every_request_is_answered_and_every_connection_closed_in_order() -> None:
+    limit = json.loads((SHIPPED / "manifest.json").read_text(encoding="utf-8"))["steps"]["limit"]
+    many = [chain(60, nodes=list(range(200)))] * 32
+    statuses: list[int] = []
+    with fathom_serve() as server:
+        url = str(server.client.base_url)
+        address = (server.client.base_url.host, server.client.base_url.port or 0)
+        body = {**LONG, "input": many, "max_steps": limit}
+        with server.client.stream("POST", "/v1/infer", json=body) as response:
+            assert next(events(response))[0] == "step"
+            with socket.create_connection(address, timeout=PATIENCE) as idle, httpx.Client() as other:
+                server.process.send_signal(signal.SIGTERM)
+                eventually(lambda: other.get(f"{url}/health/ready").status_code == 503)
+                server.process.send_signal(signal.SIGTERM)
+                refused = other.post(f"{url}/v1/infer", json={"model": "graph", "input": chain(3)})
+                statuses.append(refused.status_code)
+                assert refused.headers["connection"] == "close"
+                assert idle.recv(1) == b""
+        assert server.process.wait(PATIENCE) == 0
+    assert statuses == [503]
+
+
+def test_slow_readers_are_cut_when_it_stops_without_a_word_in_the_log() -> None:
+    limit = json.loads((SHIPPED / "manifest.json").read_text(encoding="utf-8"))["steps"]["limit"]
+    body = {**LONG, "input": [chain(60)] * 8, "max_steps": limit, "latents": {"select": "full"}}
+    content = json.dumps(body).encode()
+    head = f"POST /v1/infer HTTP/1.1\r\nhost: x\r\ncontent-length: {len(content)}\r\n\r\n".encode()
+    with fathom_serve("--drain-seconds", "0.1") as server:
+        address = (server.client.base_url.host, server.client.base_url.port or 0)
+        readers = [socket.create_connection(address) for _ in range(3)]
+        for reader in readers:
+            reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            reader.sendall(head + content)
+            assert reader.recv(20)
+        eventually(lambda: steps_taken(server) > 3 * 8 * 60)  # ten megabytes each: nothing more fits in
+        assert server.stop() == 0
+        for reader in readers:
+            reader.close()
+    assert not [line for line in server.log if "ERROR" in line or "Traceback" in line], server.log
+
+
+def steps_taken(server: Process) -> float:
+    page = server.client.get("/metrics").text
+    return sum(float(steps) for steps in re.findall(r"fathom_steps_total{.*} (\S+)", page))

@@ -34,6 +34,27 @@ def test_every_setting_has_a_flag_a_variable_and_a_line_in_the_docs() -> None:
         assert field.description
 
 
+def test_every_number_has_both_bounds() -> None:
+    bounded = 0
+    for name, field in Settings.model_json_schema()["properties"].items():
+        kinds = [field, field.get("items", {})]
+        for kind in (kind for kind in kinds if kind.get("type") in ("integer", "number")):
+            bounded += 1
+            assert {"minimum", "exclusiveMinimum"} & set(kind), name
+            assert {"maximum", "exclusiveMaximum"} & set(kind), name
+    assert bounded > 20
+
+
+def test_every_setting_stands_in_the_example_for_compose_with_its_default() -> None:
+    example = Path(".env.example").read_text(encoding="utf-8")
+    stated = dict(re.findall(r"^#(FATHOM_\w+)=(.*)$", example, re.MULTILINE))
+    outside = {"host", "port", "repository"}  # where a server in a container listens and reads is compose's
+    for name, field in Settings.model_fields.items():
+        if name not in outside:
+            value = stated[variable_of(name)]
+            assert getattr(read_settings({name: value}), name) == field.default, name
+
+
 def test_a_given_value_wins_over_the_environment_and_that_over_the_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

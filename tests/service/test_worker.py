@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
@@ -12,9 +12,10 @@ import pytest
 
 from model.halting import HaltReason
 from service.engine.engine import EngineLimits
+from service.engine.ticket import Budget, Ticket
 from service.engine.work import Finished, Problem, Stepped, Submission
-from service.engine.worker import Ticket, Worker
-from service.errors import Overloaded, Unavailable
+from service.engine.worker import RESTARTS, SUSPICIOUS, State, Worker
+from service.errors import Overloaded, StartupError, Unavailable
 from tests.service.fakes import FakeCodec, FakeObserver, FakeRunner, fake_bundle, plan
 
 
@@ -28,7 +29,12 @@ def work(*names: int, steps: int = 3, every_step: bool = False) -> Submission:
 
 
 async def ends(ticket: Ticket) -> list[Finished]:
-    return [event async for event in ticket if isinstance(event, Finished)]
+    return [event async for events in ticket for event in events if isinstance(event, Finished)]
+
+
+def worker_of(opener: Callable[[], FakeRunner], limits: EngineLimits | None = None) -> Worker:
+    limits = limits or EngineLimits(slots=2)
+    return Worker(fake_bundle(), FakeCodec(), opener, limits, FakeObserver(), Budget(10**6, 10**6))
 
 
 async def until(worker: Worker, health: str | None) -> None:
@@ -39,7 +45,7 @@ async def until(worker: Worker, health: str | None) -> None:
 
 @asynccontextmanager
 async def started(runner: FakeRunner, limits: EngineLimits | None = None) -> AsyncIterator[Worker]:
-    worker = Worker(fake_bundle(), FakeCodec(), runner, limits or EngineLimits(slots=2), FakeObserver())
+    worker = worker_of(lambda: runner, limits)
     worker.start()
     await until(worker, None)
     try:
@@ -47,13 +53,14 @@ async def started(runner: FakeRunner, limits: EngineLimits | None = None) -> Asy
     finally:
         runner.may_step.set()
         worker.close()
+        await worker.closed()
 
 
 def test_a_worker_is_not_ready_before_a_real_step_has_run() -> None:
     async def scenario() -> None:
         runner = FakeRunner()
         runner.may_step.clear()
-        worker = Worker(fake_bundle(), FakeCodec(), runner, EngineLimits(), FakeObserver())
+        worker = worker_of(lambda: runner)
         assert (worker.health() or "").startswith("starting")
         worker.start()
         await asyncio.to_thread(runner.stepping.wait, 10)
@@ -62,6 +69,7 @@ def test_a_worker_is_not_ready_before_a_real_step_has_run() -> None:
         runner.may_step.set()
         await until(worker, None)
         worker.close()
+        await worker.closed()
 
     run(scenario())
 
@@ -71,7 +79,7 @@ def test_many_submissions_each_get_their_own_events_in_order() -> None:
         async with started(FakeRunner()) as worker:
             tickets = [worker.submit(work(name, name + 100, every_step=True)) for name in range(30)]
             for name, ticket in enumerate(tickets):
-                events = [event async for event in ticket]
+                events = [event async for batch in ticket for event in batch]
                 for index in (0, 1):
                     own = [event for event in events if event.index == index]
                     assert [event.step for event in own if isinstance(event, Stepped)] == [1, 2, 3]
@@ -84,14 +92,16 @@ def test_many_submissions_each_get_their_own_events_in_order() -> None:
 
 def test_overload_is_refused_at_once_and_an_empty_queue_takes_anything() -> None:
     async def scenario() -> None:
-        runner = FakeRunner()
-        async with started(runner, EngineLimits(slots=1, queue_steps=20)) as worker:
+        runner = FakeRunner(cost=1.0)
+        async with started(runner, EngineLimits(slots=1, queue_seconds=20)) as worker:
             runner.may_step.clear()
             large = worker.submit(work(1, 2, steps=30))
             with pytest.raises(Overloaded) as refusal:
-                worker.submit(work(3, steps=1))
+                worker.submit(work(3, steps=30))
             assert refusal.value.retry_after >= 1
+            short = worker.submit(work(4, steps=1))  # passes the others, so it does not wait for long
             runner.may_step.set()
+            assert len(await ends(short)) == 1
             assert len(await ends(large)) == 2
             assert len(await ends(worker.submit(work(3, steps=1)))) == 1
 
@@ -139,6 +149,7 @@ def test_closing_cancels_what_outlasts_the_drain_and_joins_the_thread() -> None:
             assert not await worker.drain(0.01)
             worker.close()
             assert (await ends(ticket))[0].reason is HaltReason.CANCELLED
+            await worker.closed()
             assert runner.closed
 
     run(scenario())
@@ -160,22 +171,103 @@ def test_a_step_that_hangs_makes_the_worker_stalled_and_its_return_makes_it_well
     run(scenario())
 
 
-def broken(batches: object) -> NoReturn:
+def broken() -> NoReturn:
     raise AssertionError("a bug of ours")
 
 
-def test_an_engine_that_fails_answers_everyone_with_an_error_and_says_so() -> None:
+def test_an_engine_that_breaks_down_tells_everyone_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.engine.worker.BACK_OFF_SECONDS", (0.01, 0.01))
+
+    async def scenario() -> None:
+        runners = [FakeRunner(), FakeRunner()]
+        first = runners[0]
+        worker = worker_of(lambda: runners.pop(0))
+        worker.start()
+        await worker.started()
+        first.may_step.clear()
+        first.stepping.clear()
+        ticket = worker.submit(work(1, 2, 3))
+        await asyncio.to_thread(first.stepping.wait, 10)
+        first.land = broken  # type: ignore[method-assign]
+        first.may_step.set()
+        lost = await ends(ticket)
+        assert [end.reason for end in lost] == [HaltReason.ERROR] * 3
+        assert "restarting" in (lost[0].error or "")
+        await until(worker, None)
+        assert [end.reason for end in await ends(worker.submit(work(4)))] == [HaltReason.BUDGET]
+        assert worker.running == worker.waiting == 0
+        worker.close()
+        await worker.closed()
+
+    run(scenario())
+
+
+def test_an_engine_that_keeps_breaking_down_has_failed_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.engine.worker.BACK_OFF_SECONDS", (0.001, 0.001))
+
+    async def scenario() -> None:
+        good, opened = FakeRunner(), 0
+
+        def opener() -> FakeRunner:
+            nonlocal opened
+            opened += 1
+            if opened > 1:
+                raise RuntimeError("no device")
+            return good
+
+        worker = worker_of(opener)
+        worker.start()
+        await worker.started()
+        good.land = broken  # type: ignore[method-assign]
+        assert [end.reason for end in await ends(worker.submit(work(1)))] == [HaltReason.ERROR]
+        await until(worker, "failed: RuntimeError")
+        assert worker.state is State.FAILED
+        assert opened == 1 + RESTARTS
+        with pytest.raises(Unavailable):
+            worker.submit(work(4))
+        worker.close()
+        await worker.closed()
+
+    run(scenario())
+
+
+def test_a_model_that_cannot_take_its_first_step_says_so_to_whoever_starts_it() -> None:
     async def scenario() -> None:
         runner = FakeRunner()
-        async with started(runner) as worker:
+        runner.land = broken  # type: ignore[method-assign]
+        worker = worker_of(lambda: runner)
+        worker.start()
+        with pytest.raises(StartupError, match="a bug of ours"):
+            await worker.started()
+        worker.close()
+        await worker.closed()
+
+    run(scenario())
+
+
+def test_requests_that_fail_one_after_the_other_do_not_end_an_engine_that_works() -> None:
+    async def scenario() -> None:
+        async with started(FakeRunner()) as worker:
+            for name in range(3 * SUSPICIOUS):
+                problem = Problem(plan(name, fail_at=1), max_steps=3)
+                ticket = worker.submit(Submission((problem,), time.monotonic()))
+                assert [end.reason for end in await ends(ticket)] == [HaltReason.ERROR]
+            assert worker.health() is None
+            assert [end.reason for end in await ends(worker.submit(work(1)))] == [HaltReason.BUDGET]
+
+    run(scenario())
+
+
+def test_a_problem_that_fits_into_a_free_slot_is_never_refused() -> None:
+    async def scenario() -> None:
+        runner = FakeRunner(cost=1.0)
+        async with started(runner, EngineLimits(slots=64, queue_seconds=1)) as worker:
             runner.may_step.clear()
-            ticket = worker.submit(work(1, 2, 3))
-            await asyncio.to_thread(runner.stepping.wait, 10)
-            runner.step = broken  # type: ignore[method-assign]
+            tickets = [worker.submit(work(name, steps=4096)) for name in range(64)]
+            with pytest.raises(Overloaded):
+                worker.submit(work(64, steps=4096))
+            for ticket in tickets:
+                ticket.cancel()
             runner.may_step.set()
-            assert [end.reason for end in await ends(ticket)] == [HaltReason.ERROR] * 3
-            assert (worker.health() or "").startswith("failed")
-            with pytest.raises(Unavailable):
-                worker.submit(work(4))
 
     run(scenario())

@@ -1,0 +1,118 @@
+"""What a caller holds while its submission is thought about, and how much may be held for all callers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from model.halting import HaltReason
+from service.engine.work import Event, Finished, Stepped, Submission
+
+
+@dataclass
+class Budget:
+    """Bytes of steps that may be held for callers: for each of them, and for all together."""
+
+    each: int
+    total: int
+    used: int = 0
+
+
+class Ticket:
+    """The events of one submission, in order; used on the event loop only.
+
+    Steps that are not read in time are dropped once the budget is used up, oldest first and never the
+    last of a problem: a slow reader holds no slot and bounded memory. Whoever must not miss a step has
+    had its bytes taken from the budget beforehand (`reserved`).
+    """
+
+    def __init__(
+        self,
+        submission: Submission,
+        cancel: Callable[[Submission], None],
+        budget: Budget,
+        reserved: int = 0,
+        weight: float = 0.0,
+    ) -> None:
+        self.submission = submission
+        self.weight = weight  # seconds of compute, at most
+        self.dropped_steps = 0
+        self._cancel = cancel
+        self._budget = budget
+        self._reserved = reserved
+        budget.used += reserved
+        self._unread = 0  # bytes
+        self._first: list[Event] = []  # older than what is in the line; none of them may be dropped
+        self._line: deque[Event] = deque()
+        self._came = asyncio.Event()
+        self._unfinished = set(range(len(submission.problems)))
+        self._cancelled = self._closed = False
+
+    @property
+    def unfinished(self) -> int:
+        """Problems that have not ended."""
+        return len(self._unfinished)
+
+    async def __aiter__(self) -> AsyncIterator[list[Event]]:
+        """All that has come since the last time, until every problem has had its Finished."""
+        left = len(self.submission.problems)
+        while left:
+            await self._came.wait()
+            self._came.clear()
+            events = [*self._first, *self._line]
+            self._forget()
+            left -= sum(isinstance(event, Finished) for event in events)
+            yield events
+
+    def cancel(self) -> None:
+        """Free the slots at the next step. Harmless when repeated or when all is finished."""
+        if self._unfinished and not self._cancelled:
+            self._cancelled = True
+            self._cancel(self.submission)
+
+    def close(self) -> None:
+        """Nobody reads any more."""
+        self.cancel()
+        self._closed = True
+        self._forget()
+        self._budget.used -= self._reserved
+        self._reserved = 0
+
+    def put(self, event: Event) -> bool:
+        """Hand over an event; True with the last one."""
+        if isinstance(event, Finished):
+            self._unfinished.discard(event.index)
+        if self._closed:
+            return not self._unfinished
+        if isinstance(event, Stepped) and not self._reserved:
+            self._hold(event.nbytes)
+        self._line.append(event)
+        while self._line and self._is_over():
+            oldest = self._line.popleft()
+            if isinstance(oldest, Finished) or oldest.last:
+                self._first.append(oldest)
+            else:
+                self._hold(-oldest.nbytes)
+                self.dropped_steps += 1
+        self._came.set()
+        return not self._unfinished
+
+    def fail(self, message: str) -> None:
+        """Finish what has not finished, with an error."""
+        for index in sorted(self._unfinished):
+            self.put(Finished(index, 0, HaltReason.ERROR, error=message))
+
+    def _is_over(self) -> bool:
+        return not self._reserved and (
+            self._unread > self._budget.each or self._budget.used > self._budget.total
+        )
+
+    def _hold(self, size: int) -> None:
+        self._unread += size
+        self._budget.used += size
+
+    def _forget(self) -> None:
+        self._hold(-self._unread)
+        self._first, self._line = [], deque()

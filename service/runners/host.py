@@ -1,0 +1,143 @@
+"""A runner whose slots live in host memory and whose steps run in a few threads."""
+
+from __future__ import annotations
+
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from queue import Empty, SimpleQueue
+
+from model.codecs import Tensors
+from model.manifest import Manifest
+from model.row import Arrays, Bucket, Row
+from service.runners.costs import Costs
+from service.runners.memory import Seat, SlotMemory
+from service.runners.runner import Batch, Carry, Device, Flight, Landing, View, failed
+
+CPU_STATE_BYTES = 64 * 1024  # of state per batch: its activations then stay in L2 (benchmarks/batch_size.py)
+CUDA_ROWS = 256  # a GPU wants all there is
+AT_ONCE_SECONDS = 2e-3  # a step shorter than that is not worth a thread of its own
+
+
+class HostRunner(ABC):
+    """A backend adds the two computations.
+
+    On a CPU a few rows that stay in cache beat one large batch, and cores are used by computing
+    several such batches side by side rather than by threads inside one. The thread that calls takes
+    part: what is short it computes itself while it waits for the others.
+    """
+
+    backend: str
+    device: str
+    ahead = False
+
+    def __init__(self, manifest: Manifest, device: Device, slots: int) -> None:
+        self.device = device
+        self.workers = cores() if device == "cpu" else 1
+        self._manifest = manifest
+        self._memory = SlotMemory(manifest, slots)
+        self._costs = Costs()
+        self._carried = len(manifest.state) + len(manifest.memory)
+        self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="runner")
+        self._flights: dict[Flight, list[Seat]] = {}
+        self._launched: list[Flight] = []  # and not begun
+        self._done: SimpleQueue[Landing | None] = SimpleQueue()  # None: somebody wants the one who waits
+        self._next = 0
+
+    @abstractmethod
+    def _run_embed(self, inputs: Arrays) -> Arrays: ...
+
+    @abstractmethod
+    def _run_step(self, inputs: Arrays) -> Arrays: ...
+
+    def rows_per_batch(self, bucket: Bucket) -> int:
+        if self.device == "cuda":
+            return CUDA_ROWS
+        return max(1, CPU_STATE_BYTES // self._memory.layout.bytes_of(self._manifest.state, bucket))
+
+    def cost(self, bucket: Bucket) -> float:
+        return self._costs.of(bucket)
+
+    def put(self, slot: int, carry: Carry) -> None:
+        self._memory.put(slot, carry)
+
+    def take(self, slot: int) -> Carry:
+        return self._memory.take(slot)
+
+    def release(self, slot: int) -> None:
+        self._memory.release(slot)
+
+    def launch(self, batch: Batch, shown: Sequence[int]) -> Flight:  # noqa: ARG002  states stay where they are
+        self._next += 1
+        seats = [self._memory.seats[slot] for slot in batch]
+        for seat in seats:
+            seat.flying = True
+        self._flights[self._next] = seats
+        self._launched.append(self._next)
+        return self._next
+
+    def land(self) -> list[Landing]:
+        landings: list[Landing] = []
+        launched, self._launched = self._launched, []
+        own = launched.pop() if launched and self._is_short(launched[-1]) else None
+        for flight in launched:
+            self._pool.submit(self._fly, flight)
+        if own is not None:
+            landings.append(self._compute(own))
+        elif self._flights:
+            landings += self._arrived(self._done.get())
+        while True:
+            try:
+                landings += self._arrived(self._done.get_nowait())
+            except Empty:
+                break
+        for landing in landings:
+            seats = self._flights.pop(landing.flight)
+            self._memory.landed(seats)
+            if landing.error is None:
+                self._costs.measured(seats[0].table.bucket, len(seats), landing.seconds)
+        return landings
+
+    def wake(self) -> None:
+        self._done.put(None)
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+    @staticmethod
+    def _arrived(landing: Landing | None) -> list[Landing]:
+        return [] if landing is None else [landing]
+
+    def _is_short(self, flight: Flight) -> bool:
+        seats = self._flights[flight]
+        return len(seats) * self._costs.of(seats[0].table.bucket) < AT_ONCE_SECONDS
+
+    def _fly(self, flight: Flight) -> None:
+        self._done.put(self._compute(flight))
+
+    def _compute(self, flight: Flight) -> Landing:
+        """One step of a launched batch; who is new is embedded first."""
+        began = time.perf_counter()
+        seats = self._flights[flight]
+        try:
+            if fresh := [seat for seat in seats if seat.fresh]:
+                rows: list[Row] = [seat.carry.row for seat in fresh]
+                self._memory.embed(fresh, self._run_embed(self._memory.layout.stack(rows)))
+                began = time.perf_counter()
+            where, inputs = self._memory.gather(seats)
+            outputs = self._run_step(inputs)
+            self._memory.scatter(seats[0].table, where, outputs[: self._carried])
+        except Exception as error:  # noqa: BLE001  a backend may raise anything; this batch fails alone
+            return failed(flight, error)
+        logits, scores = outputs[self._carried :]
+        return Landing(flight, logits, scores, self._state, time.perf_counter() - began)
+
+    def _state(self, slot: int, view: View) -> Tensors:
+        return view.of(self._memory.state(slot))
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
