@@ -15,7 +15,7 @@ from model.codecs import Codec
 from model.row import Layout
 from service.engine.engine import Engine, EngineLimits, Events, Observer
 from service.engine.ticket import Budget, Ticket
-from service.engine.work import Submission
+from service.engine.work import Problem, Submission
 from service.errors import Overloaded, StartupError, Unavailable
 from service.runners.runner import Carry, Runner
 
@@ -104,7 +104,7 @@ class Worker:
             raise Unavailable(f"the model is not available, try again later ({reason})")
         if reserved and self._budget.used + reserved > self._budget.total:
             raise Overloaded("the steps of other requests fill what is set aside for them", retry_after=1)
-        weight = sum(p.max_steps * self.runner.cost(p.row.bucket) for p in submission.problems)
+        weight = sum(self._weight(problem, submission.arrived) for problem in submission.problems)
         self._refuse_if_full(len(submission.problems), weight)
         if not self._tickets:
             self._progress = time.monotonic()  # idle time is not a stall
@@ -115,6 +115,12 @@ class Worker:
             self._inbox.submissions.append(submission)
             self._wake()
         return ticket
+
+    def _weight(self, problem: Problem, arrived: float) -> float:
+        """The most seconds of compute that a problem can take, one step at least."""
+        step = self.runner.cost(problem.row.bucket)
+        most = problem.max_steps * step
+        return most if problem.deadline is None else min(most, max(step, problem.deadline - arrived))
 
     def _refuse_if_full(self, problems: int, weight: float) -> None:
         """Raise Overloaded where a request of so many seconds would wait too long.
@@ -216,6 +222,7 @@ class Worker:
         while True:
             try:
                 if failures:
+                    self._observer.restarted()
                     self.runner = self._opener()
                     self._engine = self._new_engine()
                 self._probe()
@@ -232,6 +239,7 @@ class Worker:
                 for_good = self._state is State.STARTING or failures > RESTARTS
                 self._fault = repr(error)
                 self._state = State.FAILED if for_good else State.RESTARTING
+                self._observer.load(0, 0, self.limits.slots)
                 self._call_on_loop(self._fail_everything)
                 first, longest = BACK_OFF_SECONDS
                 if for_good or not self._pause(min(first * 2 ** (failures - 1), longest)):
@@ -294,8 +302,13 @@ class Worker:
     def _dispatch(self, events: Events) -> None:
         for submission, event in events:
             ticket = self._tickets.get(submission)
-            if ticket is not None and ticket.put(event):
+            if ticket is None:
+                continue
+            dropped = ticket.dropped_steps
+            if ticket.put(event):
                 del self._tickets[submission]
+            if ticket.dropped_steps > dropped:
+                self._observer.dropped(ticket.dropped_steps - dropped)
         if not self._tickets:
             self._all_finished.set()
 

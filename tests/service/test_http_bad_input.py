@@ -100,6 +100,18 @@ BAD = [
     ("threshold for none", {"halting": {"criterion": "none", "threshold": 1}}, "halting.threshold", "none"),
     ("threshold in text", {"halting": {"criterion": "kl", "threshold": "1"}}, "halting.threshold", "number"),
     ("patience of 0", {"halting": {"criterion": "kl", "patience": 0}}, "halting.patience", "at least 1"),
+    (
+        "astronomic patience",
+        {"halting": {"criterion": "kl", "patience": 2**63}},
+        "halting.patience",
+        "at most",
+    ),
+    (
+        "a trace beyond memory",
+        {"include": ["trace"], "max_steps": 1_000_000, "input": [chain(2)] * 4},
+        "include",
+        "bytes",
+    ),
     ("no calibration", {"halting": {"target_accuracy": 0.9}}, "halting.target_accuracy", "no calibration"),
     (
         "an accuracy out of reach",

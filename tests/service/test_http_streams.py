@@ -209,6 +209,36 @@ def test_a_reader_that_stalls_holds_up_nobody_else(server: Running) -> None:
     server.runner.wait_until(taken=0)
 
 
+def test_what_a_slow_reader_leaves_is_dropped_and_counted_but_for_the_last_step() -> None:
+    with serving(max_event_bytes=100_000) as server:
+        steps = 20_000
+        terms = {"stream": True, "halting": {"criterion": "none"}, "max_steps": steps}
+        connection = begin(server, chain(2), **terms)  # does not read until all is over
+        eventually(lambda: server.metric("fathom_halt_total", model="graph", reason="budget") == 1)
+        connection.settimeout(20)
+        received = b""
+        while b"event: done" not in received or not received.endswith(b"\r\n0\r\n\r\n"):
+            received += connection.recv(2**16)
+        connection.close()
+        done = json.loads(received.split(b"event: done\ndata: ")[1].split(b"\n")[0])
+        shown = received.count(b"event: step\n")
+        assert done["dropped_steps"] > 0
+        assert server.metric("fathom_dropped_steps_total", model="graph") == done["dropped_steps"]
+        assert shown + done["dropped_steps"] == steps
+        assert b'"step":%d,' % steps in received
+
+
+def test_a_stream_of_a_long_list_is_written_once_per_step_of_the_engine() -> None:
+    with serving(slots=64, max_problems=64) as server:
+        writes = 0
+        problems = [chain(2)] * 53
+        body = {"input": problems, "stream": True, "max_steps": 20, "halting": {"criterion": "none"}}
+        with server.client.stream("POST", "/v1/infer", json=body) as response:
+            for _ in response.iter_raw():
+                writes += 1
+        assert writes < 53 * 20 / 3, "an event at a time"  # the runner takes four rows at a time
+
+
 def test_streams_run_side_by_side(server: Running) -> None:
     depths, answers = [5, 9, 3, 7, 6, 4], {}
 

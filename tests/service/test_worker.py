@@ -32,9 +32,20 @@ async def ends(ticket: Ticket) -> list[Finished]:
     return [event async for events in ticket for event in events if isinstance(event, Finished)]
 
 
-def worker_of(opener: Callable[[], FakeRunner], limits: EngineLimits | None = None) -> Worker:
-    limits = limits or EngineLimits(slots=2)
-    return Worker(fake_bundle(), FakeCodec(), opener, limits, FakeObserver(), Budget(10**6, 10**6))
+def worker_of(
+    opener: Callable[[], FakeRunner],
+    limits: EngineLimits | None = None,
+    observer: FakeObserver | None = None,
+    budget: Budget | None = None,
+) -> Worker:
+    return Worker(
+        fake_bundle(),
+        FakeCodec(),
+        opener,
+        limits or EngineLimits(slots=2),
+        observer or FakeObserver(),
+        budget or Budget(10**6, 10**6),
+    )
 
 
 async def until(worker: Worker, health: str | None) -> None:
@@ -180,8 +191,8 @@ def test_an_engine_that_breaks_down_tells_everyone_and_comes_back(monkeypatch: p
 
     async def scenario() -> None:
         runners = [FakeRunner(), FakeRunner()]
-        first = runners[0]
-        worker = worker_of(lambda: runners.pop(0))
+        first, observer = runners[0], FakeObserver()
+        worker = worker_of(lambda: runners.pop(0), observer=observer)
         worker.start()
         await worker.started()
         first.may_step.clear()
@@ -193,7 +204,9 @@ def test_an_engine_that_breaks_down_tells_everyone_and_comes_back(monkeypatch: p
         lost = await ends(ticket)
         assert [end.reason for end in lost] == [HaltReason.ERROR] * 3
         assert "restarting" in (lost[0].error or "")
+        assert observer.loads[-1] == (0, 0), "nobody runs in an engine that has broken down"
         await until(worker, None)
+        assert observer.restarts == 1
         assert [end.reason for end in await ends(worker.submit(work(4)))] == [HaltReason.BUDGET]
         assert worker.running == worker.waiting == 0
         worker.close()
@@ -269,5 +282,23 @@ def test_a_problem_that_fits_into_a_free_slot_is_never_refused() -> None:
             for ticket in tickets:
                 ticket.cancel()
             runner.may_step.set()
+
+    run(scenario())
+
+
+def test_a_deadline_bounds_what_a_request_weighs() -> None:
+    async def scenario() -> None:
+        runner = FakeRunner(cost=1.0)
+        async with started(runner, EngineLimits(slots=1, queue_seconds=5)) as worker:
+            runner.may_step.clear()
+            deep = [worker.submit(work(1, steps=4096))]
+            with pytest.raises(Overloaded):
+                worker.submit(work(2, steps=4096))
+            now = time.monotonic()
+            timed = Submission((Problem(plan(3), max_steps=4096, deadline=now + 0.05),), now)
+            ticket = worker.submit(timed)
+            runner.may_step.set()
+            assert [end.reason for end in await ends(ticket)] == [HaltReason.DEADLINE]
+            deep[0].cancel()
 
     run(scenario())
