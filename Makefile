@@ -19,9 +19,10 @@ lint: .venv/.test  ## style, formatting and types
 	$(BIN)/mypy
 
 bench: .venv/.test  ## measure the engine on this machine
-	for benchmark in batch_size depth_batching; do $(BIN)/python benchmarks/$$benchmark.py || exit 1; done
+	for benchmark in batch_size depth_batching neighbours takeovers; do $(BIN)/python benchmarks/$$benchmark.py || exit 1; done
 
-soak: .venv/.serve  ## whether memory stays under load: two parts of MINUTES each
+soak: .venv/.test  ## a minute of chaos, then whether memory stays under load: two parts of MINUTES each
+	OMP_NUM_THREADS=1 CHAOS_SECONDS=60 $(BIN)/python -m pytest tests/service/test_chaos.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py --minutes $(MINUTES)
 
 image:  ## build the CPU image

@@ -1,4 +1,4 @@
-"""What one request can take away from the others: five attacks that once worked, and what they do now.
+"""What one request can take away from the others: seven attacks that once worked, and what they do now.
 
     python benchmarks/takeovers.py [--server COMMAND]
 
@@ -133,17 +133,64 @@ async def trace(server: Server) -> str:
     return f"{status}, memory grew by {max(0.0, most - before):.0f} MB"
 
 
+async def header_lines(server: Server) -> str:
+    """58 MB of headers on one connection."""
+    host, port = server.client.base_url.host, server.client.base_url.port or 80
+    _, writer = await asyncio.open_connection(host, port)
+
+    async def send() -> None:
+        with suppress(ConnectionError):
+            writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n")
+            for number in range(29_000):
+                writer.write(b"x-%d: %b\r\n" % (number, b"y" * 2000))
+                await writer.drain()
+        writer.close()
+
+    return await _noticed(server, send())
+
+
+async def stalled_bodies(server: Server) -> str:
+    """300 bodies of 1 MB of which the last byte never comes."""
+    host, port = server.client.base_url.host, server.client.base_url.port or 80
+    head = b"POST /v1/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 1000001\r\n\r\n"
+
+    async def send() -> None:
+        with suppress(ConnectionError):
+            _, writer = await asyncio.open_connection(host, port)
+            writer.write(head + b" " * 1_000_000)
+            await asyncio.wait_for(writer.drain(), 5)
+
+    return await _noticed(server, asyncio.gather(*(send() for _ in range(300)), return_exceptions=True))
+
+
+async def _noticed(server: Server, attack: Awaitable[Any]) -> str:
+    """How much memory grows during an attack, and how long /health/live takes at most."""
+    before, most, longest = server.megabytes(), 0.0, 0.0
+    task = asyncio.ensure_future(attack)
+    async with httpx.AsyncClient(base_url=server.client.base_url, timeout=PATIENCE) as prober:
+        until = time.monotonic() + 8
+        while time.monotonic() < until:
+            longest = max(longest, await seconds(prober.get("/health/live")))
+            most = max(most, server.megabytes())
+            await asyncio.sleep(0.02)
+    task.cancel()
+    growth = max(0.0, most - before)
+    return f"memory grew by {growth:.0f} MB, /health/live took {1000 * longest:.0f} ms at most"
+
+
 ATTACKS: dict[str, Callable[[Server], Awaitable[str]]] = {
     "deadline of 50 ms behind 64 deep problems": behind_deep,
     "deadline of 50 ms behind 64 wide and deep ones": behind_wide,
     "a stream of 53 x 128 steps beside 64 small clients": list_stream,
     "4 JSON streams of states of 256 nodes": whole_states,
     "a trace of 256 x 4,096 steps": trace,
+    "58 MB of header lines": header_lines,
+    "300 stalled bodies of 1 MB": stalled_bodies,
 }
 
 
 async def measure(command: Sequence[str]) -> None:
-    table = Table("attack", "what the others notice")
+    table = Table("attack", "what the others notice", title="attacks by one caller")
     for name, attack in ATTACKS.items():
         async with serving([*command], 32) as server:
             await server.client.post("/v1/infer", json={"model": "graph", "input": SHORT})

@@ -10,6 +10,7 @@ with one engine per model, and reads FATHOM_* on its own node.
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
@@ -22,9 +23,10 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
 from deploy.ray_models import OpenModel, OpensModel, empty_fleet, open_model
+from service.allocator import limit_allocator
 from service.app import create_app
 from service.http.infer import Service
-from service.settings import read_settings
+from service.settings import Settings, read_settings
 
 Opener = Callable[[Any, str], Awaitable[OpenModel]]
 
@@ -40,7 +42,11 @@ class ClusterSettings(BaseSettings):
 
     min_replicas: int = Field(1, ge=1, description="Replicas that are always there.")
     max_replicas: int = Field(1, ge=1, description="Replicas at most; above min_replicas, Ray scales.")
-    cpus: float = Field(1, ge=0, description="CPU cores per replica; an engine keeps one busy.")
+    cpus: float = Field(
+        1,
+        ge=0,
+        description="CPU cores per replica, and threads that compute steps where no setting says more.",
+    )
     gpus: float = Field(0, ge=0, description="GPUs per replica; 0.5 puts two replicas on one GPU.")
     max_requests: int = Field(
         1024, ge=1, description="Requests open at one replica; past that, Ray holds them back in its proxies."
@@ -122,11 +128,19 @@ def app(cluster: ClusterSettings) -> Application:
     return deployment(_replica(cluster)).bind()
 
 
+def service_settings(cluster: ClusterSettings) -> Settings:
+    """The settings of a replica. Ray counts cores and limits nobody to them, so that is said here."""
+    settings = read_settings(cluster.settings)
+    threads = settings.cpu_threads or math.ceil(cluster.cpus)
+    return settings.model_copy(update={"cpu_threads": threads})
+
+
 def _replica(cluster: ClusterSettings) -> type:
     """The class of the replicas; the application itself is made where a replica runs."""
 
     def make_app() -> FastAPI:
-        settings = read_settings(cluster.settings)
+        limit_allocator()
+        settings = service_settings(cluster)
         if not cluster.models_per_replica:
             return create_app(settings)
         app = create_app(settings, empty_fleet)
@@ -154,14 +168,13 @@ def _replica(cluster: ClusterSettings) -> type:
         async def check_health(self) -> None:
             """Ray asks before the first request, and replaces a replica that raises."""
             fleet = self._service.fleet
-            while not self._started and fleet.health() is not None:
+            while not self._started and fleet.health() is not None and not fleet.failed():
                 await asyncio.sleep(0.05)  # the first real step is on its way
-            if not self._started:
-                self._started = True
-                if cluster.metrics_port:
-                    _serve_metrics(self._service, cluster.metrics_port)
-            if (reason := fleet.health()) is not None:
+            if (reason := fleet.failed() or fleet.health()) is not None:
                 raise RuntimeError(f"not ready: {reason}")
+            if not self._started and cluster.metrics_port:
+                _serve_metrics(self._service, cluster.metrics_port)
+            self._started = True
 
         def record_autoscaling_stats(self) -> dict[str, float]:
             """What ScaleOnSteps decides on."""

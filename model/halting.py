@@ -2,8 +2,9 @@
 
 Every step computes a score per row and criterion; a criterion compares its score with a threshold,
 and a row halts once the comparison has held for `patience` steps running. The functions here are
-the reference in NumPy; the step graph computes the same numbers (model/scores.py), so that the
-service only compares. Logits are (B, C), states (B, N, D), masks (B, N); every score is (B,).
+the reference in NumPy; the step graph computes the same numbers (model/scores.py), so that what is
+left to do is `decide`, in the service and in calibration alike. Logits are (B, C), states (B, N, D),
+masks (B, N); every score is (B,).
 
 Scores on latents reduce by the maximum over real tokens. A mean hides the one token that still
 moves, and before the evidence has reached the readout everything the readout shows is stillness.
@@ -11,7 +12,7 @@ moves, and before the evidence has reached the readout everything the readout sh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -19,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.floating]
+Flags = NDArray[np.bool_]
+Steps = NDArray[np.int64]
 TINY = 1e-12  # keeps a division by a zero norm finite
 MOST_STEPS = 1_000_000  # a budget, a limit or a patience can be no larger, whoever asks for it
 FAR = 1e6  # thresholds end here: no score gets that far
@@ -132,7 +135,8 @@ def learned(halting_logit: Array) -> Array:
 class HaltingRule:
     """One row's choice: a criterion, its threshold, and for how many steps running it must hold.
 
-    Raises ValueError where the criterion is unknown or the threshold or patience out of range.
+    A name that is not built in is a score of the bundle's own. Raises ValueError where the threshold or
+    the patience is out of range.
     """
 
     criterion: str = "none"
@@ -141,31 +145,51 @@ class HaltingRule:
 
     def __post_init__(self) -> None:
         known = CRITERIA.get(self.criterion)
-        if known is None:
-            raise ValueError(f"unknown criterion {self.criterion!r}; choose one of {', '.join(CRITERIA)}")
-        if not known.low <= self.threshold <= known.high:
+        low, high = (known.low, known.high) if known else (-FAR, FAR)
+        if not low <= self.threshold <= high:
             raise ValueError(
                 f"threshold {self.threshold:g} is out of range for {self.criterion}: "
-                f"choose from {known.low:g} to {known.high:g}"
+                f"choose from {low:g} to {high:g}"
             )
         if not 1 <= self.patience <= MOST_STEPS:
             raise ValueError(f"patience is {self.patience}, but must be from 1 to {MOST_STEPS}")
 
 
-def satisfied(
-    scores: Array, column: NDArray[np.intp], threshold: Array, halts_above: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
-    """Whether each row's own criterion holds now.
+# What a decision needs to know of a row: the score it watches (its column; -1: none), and its limits.
+TERMS = np.dtype(
+    [
+        ("column", np.intp),
+        ("threshold", np.float64),
+        ("halts_above", np.bool_),
+        ("min_steps", np.int64),
+        ("patience", np.int64),
+        ("max_steps", np.int64),
+    ]
+)
 
-    scores (B, S) of one step; column (B,) the score a row watches, negative for `none`;
-    threshold (B,); halts_above (B,) the direction of its comparison. Returns (B,). A score that is
-    not a number satisfies nothing.
+
+def terms_of(
+    rule: HaltingRule, min_steps: int, max_steps: int, criteria: Mapping[str, Criterion]
+) -> NDArray[np.void]:
+    """One row of TERMS, of shape (). criteria: `none` first, then in the order of the scores' columns."""
+    above = criteria[rule.criterion].halts_above
+    column = list(criteria).index(rule.criterion) - 1
+    return np.array((column, rule.threshold, above, min_steps, rule.patience, max_steps), TERMS)
+
+
+def decide(
+    scores: Array, depth: Steps, held_for: Steps, terms: NDArray[np.void]
+) -> tuple[Flags, Flags, Steps]:
+    """The halting decision after a step: (halted, out of budget, the new held_for), each (B,).
+
+    scores (B, S) are the step's; depth (B,) counts it; held_for (B,) says for how many steps running the
+    criterion held before it; terms are TERMS, (B,) or one for all. Before min_steps the criterion is not
+    looked at, and a score that is not a number satisfies nothing.
     """
-    watched = scores[np.arange(len(scores)), np.maximum(column, 0)]
-    holds = np.where(halts_above, watched >= threshold, watched <= threshold)
-    return np.asarray(holds & (column >= 0))
-
-
-def columns(scores: Sequence[str]) -> dict[str, int]:
-    """Where each criterion finds its score: {"none": -1, "confidence": 0, ...}."""
-    return {"none": -1, **{name: place for place, name in enumerate(scores)}}
+    column, threshold = terms["column"], terms["threshold"]
+    holds = (column >= 0) & (depth >= terms["min_steps"])
+    if scores.shape[1]:  # a model may have none
+        watched = scores[np.arange(len(scores)), column]  # the last one where there is none to watch
+        holds &= np.where(terms["halts_above"], watched >= threshold, watched <= threshold)
+    held_for = (held_for + 1) * holds
+    return held_for >= terms["patience"], depth >= terms["max_steps"], held_for

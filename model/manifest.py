@@ -7,8 +7,8 @@ A served model is any iterative model with two graphs:
 
 Context stays, state is the latent a caller may read, memory is what the scores remember of the
 last step. Every context, state and memory tensor leaves `embed` and enters `step` under its own
-name; the step's outputs are called next_<name>, `logits` and `scores`. Shapes are lists of sizes
-and axis names; the first is always the batch, "B".
+name; the step's outputs are called next_<name>, `logits` and, if there are any, `scores`. Shapes
+are lists of sizes and axis names; the first is always the batch, "B".
 """
 
 from __future__ import annotations
@@ -18,54 +18,35 @@ import re
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from model.halting import CRITERIA, FAR, MOST_STEPS, HaltingRule
+from model.bounds import (
+    MOST_AXES,
+    MOST_BYTES,
+    MOST_CLASSES,
+    MOST_FILES,
+    MOST_LIMITS,
+    MOST_PROBLEMS,
+    MOST_SCORES,
+    MOST_TENSORS,
+    MOST_VALUES,
+    MOST_WORDS,
+    Example,
+    Facts,
+    Name,
+    Number,
+    Part,
+    Size,
+    Steps,
+    Text,
+    plain,
+)
+from model.calibration import Calibration, HaltingDefault
+from model.halting import CRITERIA, FAR, Criterion
 
 FORMAT_VERSION = 1
 DType = Literal["float32", "float16", "int64", "int32", "bool"]
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-
-# Bounds of what a manifest may say: far above what a bundle needs, far below what breaks a server.
-LONGEST_AXIS = 2**20
-MOST_VALUES = 2**24  # of a tensor's fixed sizes, multiplied
-MOST_TENSORS, MOST_AXES, MOST_CLASSES, MOST_FILES = 64, 8, 10_000, 1_000
-MOST_WORDS, MOST_POINTS, MOST_PROBLEMS = 100_000, 10_000, 10**9
-MOST_BYTES = 2**40
-MOST_LEVELS = 32  # of lists and objects in one another, where a manifest is free to say what it likes
-INTEGERS = 2**64
-
-
-def _plain(content: Any, level: int = 0) -> Any:
-    """Content that can be written as JSON wherever it is shown. Raises ValueError for any other."""
-    if level > MOST_LEVELS:
-        raise ValueError(f"nested more than {MOST_LEVELS} levels deep")
-    if isinstance(content, str):
-        content.encode()
-    elif isinstance(content, float | int) and not -INTEGERS < content < INTEGERS:
-        raise ValueError("a number over 64 bits, or none at all")
-    elif isinstance(content, dict):
-        for part in (*content, *content.values()):
-            _plain(part, level + 1)
-    elif isinstance(content, list | tuple):
-        for part in content:
-            _plain(part, level + 1)
-    return content
-
-
-Name = Annotated[str, Field(max_length=128)]
-Text = Annotated[str, Field(max_length=10_000)]
-Steps = Annotated[int, Field(ge=1, le=MOST_STEPS)]
-Size = Annotated[int, Field(ge=1, le=LONGEST_AXIS)]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Number = Annotated[float, Field(ge=-FAR, le=FAR, allow_inf_nan=False)]
-Facts = Annotated[dict[str, Any], AfterValidator(_plain)]
-
-
-class Part(BaseModel):
-    """Base of every manifest section: immutable, and strict about what it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class TensorSpec(Part):
@@ -102,16 +83,50 @@ class ClassSpec(Part):
     """One class of the readout: its label and the JSON value it means."""
 
     label: Name
-    answer: Annotated[bool | int | float | Name, AfterValidator(_plain)]
+    answer: Annotated[bool | int | float | Name, AfterValidator(plain)]
 
 
 class CodecSpec(Part):
     """The codec that turns a problem into tensors, with the vocabulary it was trained on."""
 
-    name: Literal["graph", "logic", "text", "tensors"]
-    vocabulary: Annotated[
-        dict[Name, Annotated[int, Field(ge=0, lt=MOST_WORDS)]], Field(max_length=MOST_WORDS)
-    ] = {}
+    name: Annotated[Name, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    vocabulary: dict[Name, Annotated[int, Field(ge=0, lt=MOST_WORDS)]] = Field(
+        default_factory=dict, max_length=MOST_WORDS
+    )
+
+
+class Readout(Part):
+    """What the logits are: one answer (B, C), one per token (B, axis, C), or the output itself (B, ...)."""
+
+    kind: Literal["classes", "tokens", "tensor"] = "classes"
+    axis: Name | None = None  # of `tokens`
+
+    @model_validator(mode="after")
+    def _axis_of_tokens(self) -> Self:
+        if (self.axis is not None) != (self.kind == "tokens"):
+            raise ValueError("an axis belongs to the kind tokens, and to no other")
+        return self
+
+
+class OwnScore(Part):
+    """A score that only this bundle computes, and when a row halts on it."""
+
+    name: Annotated[Name, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+    halts: Literal["above", "below"]
+    default: Number
+
+    @property
+    def criterion(self) -> Criterion:
+        return Criterion(self.name, self.halts == "above", self.default, -FAR, FAR, "a score of this model")
+
+
+class Domain(Part):
+    """What a model is right about: a sentence for people, and limits of what a codec can measure."""
+
+    sentence: Annotated[str, Field(min_length=1, max_length=1_000)]
+    limits: dict[Name, Annotated[int, Field(ge=0, le=MOST_PROBLEMS)]] = Field(
+        default_factory=dict, max_length=MOST_LIMITS
+    )
 
 
 class StepLimits(Part):
@@ -125,56 +140,6 @@ class StepLimits(Part):
         if self.default > self.limit:
             raise ValueError(f"default of {self.default} steps is over the limit of {self.limit}")
         return self
-
-
-class RulePart(Part):
-    """A halting rule in a manifest."""
-
-    criterion: Name
-    threshold: Number
-    patience: Steps = 1
-
-    @model_validator(mode="after")
-    def _is_a_rule(self) -> Self:
-        self.rule()
-        return self
-
-    def rule(self) -> HaltingRule:
-        """The rule as the engine takes it. Raises ValueError where it is none."""
-        return HaltingRule(self.criterion, self.threshold, self.patience)
-
-
-class HaltingDefault(RulePart):
-    """The rule a request follows when it names none."""
-
-    min_steps: Steps = 1
-
-
-class CalibrationPoint(RulePart):
-    """One measured threshold: what it costs and what it keeps, on the calibration split.
-
-    guaranteed is the largest accuracy that can be promised for the hardest difficulty bucket.
-    """
-
-    accuracy: Share
-    mean_steps: Annotated[float, Field(ge=0, le=MOST_STEPS, allow_inf_nan=False)]
-    hardest_accuracy: Share
-    guaranteed: Share
-
-
-class Calibration(Part):
-    """The threshold curve, and how it was measured."""
-
-    problems: Annotated[int, Field(ge=0, le=MOST_PROBLEMS)]
-    max_steps: Steps  # the budget the points were measured under
-    confidence: Share  # of a promise, jointly over all points that could be chosen for it
-    description: Text = ""
-    points: Annotated[tuple[CalibrationPoint, ...], Field(max_length=MOST_POINTS)] = ()
-
-    def cheapest(self, target: float) -> CalibrationPoint | None:
-        """The point with the fewest steps that guarantees this accuracy, if there is one."""
-        sound = [point for point in self.points if point.guaranteed >= target]
-        return min(sound, key=lambda point: point.mean_steps, default=None)
 
 
 class FileEntry(Part):
@@ -193,23 +158,27 @@ class Manifest(Part):
     task: Name
     description: Text = ""
     codec: CodecSpec
-    # Empty: the readout is not a classification.
+    readout: Readout = Readout()
+    # In the order of the logits' last axis; none where the readout is a tensor.
     classes: Annotated[tuple[ClassSpec, ...], Field(max_length=MOST_CLASSES)] = ()
     inputs: Annotated[Tensors, Field(min_length=1)]
     context: Tensors = ()
     state: Annotated[Tensors, Field(min_length=1)]
     memory: Tensors = ()
     logits: TensorSpec
-    # The columns of the scores tensor (B, S).
-    scores: Annotated[tuple[Name, ...], Field(max_length=len(CRITERIA))] = ()
-    axes: Annotated[dict[Name, Axis], Field(max_length=MOST_AXES)] = {}
+    # The columns of the scores tensor (B, S), which a step without scores does not give.
+    scores: Annotated[tuple[Name | OwnScore, ...], Field(max_length=MOST_SCORES)] = ()
+    axes: dict[Name, Axis] = Field(default_factory=dict, max_length=MOST_AXES)
     takes_depth: bool = False  # whether step has a last input, depth (B,) int64: steps taken so far
     mask: Name | None = None  # the input (B, N) that marks real tokens, if there is one
     steps: StepLimits
-    halting: HaltingDefault
+    halting: HaltingDefault = HaltingDefault(criterion="none", threshold=0.0)
     calibration: Calibration | None = None
-    training: Facts = {}  # provenance: command, config, commit, seed, data seed, device, duration
-    parity: Facts = {}  # largest differences from torch, per exported file
+    example: Example = None  # a problem, for codecs that cannot know one
+    domain: Domain | None = None
+    # Provenance: command, config, commit, seed, data seed, device, duration.
+    training: Facts = Field(default_factory=dict)
+    parity: Facts = Field(default_factory=dict)  # largest differences from torch, per exported file
     files: Annotated[dict[Name, FileEntry], Field(max_length=MOST_FILES)]
 
     @model_validator(mode="after")
@@ -223,19 +192,62 @@ class Manifest(Part):
             for size in spec.shape[1:]:
                 if isinstance(size, str) and size not in self.axes:
                     raise ValueError(f"tensor {spec.name!r} has the axis {size!r}, which axes does not list")
+        told = {size for spec in self.inputs for size in spec.shape}
+        for axis in self.axes:
+            if axis not in told:
+                raise ValueError(f"the axis {axis!r} is in no input: nothing tells its length")
         if self.mask is not None and self.mask not in {spec.name for spec in self.inputs}:
             raise ValueError(f"mask names {self.mask!r}, which is not an input")
-        for score in self.scores:
-            if score not in CRITERIA:
-                raise ValueError(f"unknown score {score!r}; known are {', '.join(CRITERIA)}")
-        if self.halting.criterion not in ("none", *self.scores):
-            raise ValueError(f"default criterion {self.halting.criterion!r} is not among the scores")
         if self.halting.min_steps > self.steps.default:
             raise ValueError("default min_steps is over the default number of steps")
         for file in self.files:
             if not FILE_NAME.fullmatch(file):
                 raise ValueError(f"file {file!r} would leave the bundle's folder; plain names only")
         return self
+
+    @model_validator(mode="after")
+    def _scores_and_rules(self) -> Self:
+        for score in self.scores:
+            if isinstance(score, str) and (score not in CRITERIA or score == "none"):
+                known = ", ".join(name for name in CRITERIA if name != "none")
+                raise ValueError(f"unknown score {score!r}; known are {known}; say of others when they halt")
+            if isinstance(score, OwnScore) and score.name in CRITERIA:
+                raise ValueError(f"score {score.name!r} has the name of a built-in one; choose another")
+        for name in self.score_names:
+            if self.score_names.count(name) > 1:
+                raise ValueError(f"score {name!r} is named twice")
+        if self.halting.criterion not in self.criteria:
+            raise ValueError(f"default criterion {self.halting.criterion!r} is not among the scores")
+        for point in self.calibration.points if self.calibration else ():
+            if point.criterion not in self.criteria:
+                raise ValueError(f"calibrated criterion {point.criterion!r} is not among the scores")
+        return self
+
+    @model_validator(mode="after")
+    def _readout_fits(self) -> Self:
+        kind, shape = self.readout.kind, self.logits.shape
+        if kind == "tensor":
+            if self.classes:
+                raise ValueError("the readout is a tensor, which has no classes; leave them out")
+            return self
+        tokens = (self.readout.axis,) if kind == "tokens" else ()
+        if not self.classes or shape != ("B", *tokens, len(self.classes)):
+            raise ValueError(
+                f"the readout is {kind} and there are {len(self.classes)} classes, but logits has the shape "
+                f"{list(shape)}; give one class per column, or the readout the kind tensor"
+            )
+        return self
+
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """Names of the columns of the scores tensor."""
+        return tuple(score if isinstance(score, str) else score.name for score in self.scores)
+
+    @property
+    def criteria(self) -> dict[str, Criterion]:
+        """What a row of this model can halt on, by name; `none` first."""
+        own = [CRITERIA[score] if isinstance(score, str) else score.criterion for score in self.scores]
+        return {criterion.name: criterion for criterion in (CRITERIA["none"], *own)}
 
     @property
     def step_inputs(self) -> tuple[str, ...]:
@@ -246,7 +258,8 @@ class Manifest(Part):
     @property
     def step_outputs(self) -> tuple[str, ...]:
         """Names of the step's outputs, in order."""
-        return (*(f"next_{spec.name}" for spec in (*self.state, *self.memory)), "logits", "scores")
+        following = (f"next_{spec.name}" for spec in (*self.state, *self.memory))
+        return (*following, "logits", *(("scores",) if self.scores else ()))
 
     @property
     def embed_outputs(self) -> tuple[str, ...]:

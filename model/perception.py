@@ -12,8 +12,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from model.codecs.generations import GENERATIONS
 from model.codecs.logic import CHARACTERS, CLOSING, OPENING
-from model.codecs.text import GENERATIONS
 from model.codecs.words import WORDS
 from model.config import RecurrentConfig
 

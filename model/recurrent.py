@@ -1,15 +1,19 @@
 """The depth-recurrent Transformer: one shared block, applied as often as the caller asks.
 
-After "Thinking Deeper, Not Longer" (arXiv 2603.21676, section 3). Four verbs, pure functions of
+After "Thinking Deeper, Not Longer" (arXiv 2603.21676, section 3). Verbs, pure functions of
 their arguments, so that the same code trains, exports and is the oracle for every other path:
 
     embed(inputs)                        -> context, state
     step(state, context, mask, depth)    -> state
+    walk(state, context, mask, steps)    -> states    (the plain loop)
     readout(state, context)              -> logits
-    forward(inputs, steps)               -> logits    (the plain loop)
+    forward(inputs, steps)               -> logits
 """
 
 from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -97,6 +101,25 @@ class RecurrentTransformer(nn.Module):
         proposal = self._proposal(state, context, depth)
         return proposal * real.to(proposal.dtype)
 
+    def walk(
+        self,
+        state: Tensor,
+        context: Context,
+        mask: Tensor,
+        steps: int,
+        taken: int = 0,
+        disturb: Callable[[Tensor], Tensor] | None = None,
+    ) -> Iterator[Tensor]:
+        """The plain loop, the oracle for every other path: the state, and then that after each step.
+
+        taken counts the steps before; disturb, if given, changes the state before every step.
+        """
+        yield state
+        for depth in range(taken, taken + steps):
+            depths = torch.full((state.shape[0],), depth, dtype=torch.int64, device=state.device)
+            state = self.step(disturb(state) if disturb else state, context, mask, depths)
+            yield state
+
     def _proposal(self, state: Tensor, context: Context, depth: Tensor) -> Tensor:
         block = self._block(depth)
         if block is None:
@@ -169,9 +192,11 @@ class RecurrentTransformer(nn.Module):
         return state if self.time is None else self.time.output(state)
 
     def forward(self, inputs: Inputs, steps: int) -> Tensor:
-        """The plain loop, the oracle for every other path: logits (B, C) after `steps` steps."""
+        """Logits (B, C) after `steps` steps."""
         context, state = self.embed(inputs)
-        for taken in range(steps):
-            depth = torch.full((state.shape[0],), taken, dtype=torch.int64, device=state.device)
-            state = self.step(state, context, inputs.mask, depth)
-        return self.readout(state, context)
+        return self.readout(last(self.walk(state, context, inputs.mask, steps)), context)
+
+
+def last(states: Iterator[Tensor]) -> Tensor:
+    """Where a walk ends; the states on the way are let go."""
+    return deque(states, maxlen=1).pop()

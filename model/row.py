@@ -84,6 +84,10 @@ class Layout:
         """A tensor's shape without the batch axis, for real lengths or for a bucket."""
         return tuple(sizes[self._axes[axis]] if isinstance(axis, str) else axis for axis in spec.shape[1:])
 
+    def cut(self, spec: TensorSpec, values: NDArray[Any], lengths: Bucket) -> NDArray[Any]:
+        """One row's tensor without its padding: a view, not a copy."""
+        return values[tuple(slice(size) for size in self.shape(spec, lengths))]
+
     def bytes_of(self, specs: Sequence[TensorSpec], sizes: Bucket) -> int:
         """What one row of these tensors takes, in bytes."""
         return sum(math.prod(self.shape(spec, sizes)) * spec.numpy_dtype.itemsize for spec in specs)
@@ -95,6 +99,7 @@ class Layout:
             whole = np.zeros((len(rows), *self.shape(spec, rows[0].bucket)), spec.numpy_dtype)
             for place, row in enumerate(rows):
                 tensor = row.tensors[spec.name]
-                whole[place][tuple(slice(size) for size in tensor.shape)] = tensor
+                real = tuple(slice(size) for size in tensor.shape)
+                whole[place : place + 1, *real] = tensor
             stacked.append(whole)
         return stacked

@@ -10,12 +10,13 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from service.fleet import Fleet, open_fleet
+from service.engine.worker import Worker
+from service.fleet import Fleet, open_fleet, title
 from service.http.front import Front, Keys, install_error_handlers
 from service.http.infer import Service
 from service.http.infer import router as inference
 from service.http.routes import fathom_version, models, operations
-from service.http.schemas import InferRequest, StepEvent, problem_schemas
+from service.http.schemas import InferRequest, StepEvent
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -37,6 +38,7 @@ def create_app(settings: Settings, opener: Callable[[Settings, Metrics], Fleet] 
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         fleet = opener(settings, metrics)
         app.state.service = Service(settings, metrics, fleet)
+        metrics.holding(lambda: fleet.budget.used)
         fleet.start()
         try:
             yield
@@ -61,8 +63,14 @@ def create_app(settings: Settings, opener: Callable[[Settings, Metrics], Fleet] 
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's description, with the bodies that the routes read and write by themselves."""
-    if app.openapi_schema is None:
+    """FastAPI's description, with the bodies that the routes read and write by themselves.
+
+    Made once for the models that are served.
+    """
+    service: Service = app.state.service
+    served = {worker.bundle.manifest.name: worker for worker in service.fleet.workers}  # the newest of each
+    titles = [title(worker) for worker in served.values()]
+    if app.openapi_schema is None or app.openapi_schema["x-models"] != titles:
         schema = get_openapi(
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )
@@ -75,22 +83,50 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         # The framework's idea of a validation error, which no route of ours ever answers with.
         del schemas["HTTPValidationError"], schemas["ValidationError"]
         del schema["paths"]["/v1/models/{name}"]["get"]["responses"]["422"]
-        _tell_of_this_server(schema, app)
-        app.openapi_schema = schema
+        _tell_of_the_models(schema, served, app.state.settings)
+        if not app.state.settings.api_keys:
+            _leave_out_keys(schema)
+        app.openapi_schema = schema | {"x-models": titles}
     return app.openapi_schema
 
 
-def _tell_of_this_server(schema: dict[str, Any], app: FastAPI) -> None:
-    """What depends on settings and bundles: limits, whether to name a model, whether keys are wanted."""
-    settings: Settings = app.state.settings
-    service: Service = app.state.service
+def _tell_of_the_models(schema: dict[str, Any], served: dict[str, Worker], settings: Settings) -> None:
+    """What a request may hold: the problems that the models' codecs read, and an example for each model."""
     request = schema["components"]["schemas"]["InferRequest"]
-    if len({worker.bundle.manifest.name for worker in service.fleet.workers}) > 1:
+    if len(served) > 1:
         request["required"] = ["model", *request["required"]]
-    request["properties"]["input"]["anyOf"] = problem_schemas(settings)
-    if not settings.api_keys:
-        del schema["components"]["securitySchemes"]
-        for path in schema["paths"].values():
-            for operation in path.values():
-                operation.pop("security", None)
-                operation["responses"].pop("401", None)
+    problems: list[dict[str, Any]] = []
+    for worker in served.values():
+        if worker.codec.schema not in problems:
+            problems.append(worker.codec.schema)
+    several = {
+        "type": "array",
+        "minItems": 1,
+        "maxItems": settings.max_problems,
+        "items": {"anyOf": problems},
+    }
+    request["properties"]["input"]["anyOf"] = [*problems, several]
+    bodies = {name: _example(worker) for name, worker in served.items()}
+    request["examples"] = list(bodies.values())
+    content = schema["paths"]["/v1/infer"]["post"]["requestBody"]["content"]["application/json"]
+    content["examples"] = {name: {"summary": name, "value": body} for name, body in bodies.items()}
+
+
+def _example(worker: Worker) -> dict[str, Any]:
+    """A request for a model that halts by the rule it was measured to be right with."""
+    manifest = worker.bundle.manifest
+    return {
+        "model": manifest.name,
+        "input": worker.codec.example,
+        "max_steps": manifest.steps.default,
+        "halting": manifest.halting.model_dump(include={"criterion", "threshold", "patience"}),
+    }
+
+
+def _leave_out_keys(schema: dict[str, Any]) -> None:
+    """For a server that wants none."""
+    del schema["components"]["securitySchemes"]
+    for path in schema["paths"].values():
+        for operation in path.values():
+            operation.pop("security", None)
+            operation["responses"].pop("401", None)

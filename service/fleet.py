@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from model.bundle import Bundle, find_bundles, version_order
 from model.codecs import CodecLimits, codec_of
-from model.errors import RequestError
+from model.errors import BundleError, RequestError
 from service.engine.engine import EngineLimits, Observer
 from service.engine.ticket import Budget
 from service.engine.worker import State, Worker
@@ -154,14 +154,21 @@ def open_fleet(settings: Settings, metrics: Metrics) -> Fleet:
 
 
 def open_worker(bundle: Bundle, settings: Settings, observer: Observer, budget: Budget) -> Worker:
-    """A worker for one bundle, not yet started. Raises StartupError where nothing can run it."""
+    """A worker for one bundle, not yet started. Raises StartupError or BundleError where it cannot be had."""
     manifest = bundle.manifest
-    longest = min((axis.max for axis in manifest.axes.values()), default=settings.max_nodes)
-    codec = codec_of(manifest, CodecLimits(min(settings.max_nodes, longest), settings.max_edges))
+    axes = {name: axis.max for name, axis in manifest.axes.items()}
+    codec = codec_of(manifest, CodecLimits(settings.max_nodes, settings.max_edges, axes), settings.codecs)
+    if manifest.domain and manifest.domain.limits:
+        known = codec.measure(codec.encode(codec.example, "example"))
+        for name in manifest.domain.limits.keys() - known.keys():
+            raise BundleError(
+                f"bundle {manifest.name}: its domain limits {name!r}, but its codec measures "
+                f"{', '.join(known)}"
+            )
     limits = limits_of(settings)
 
     def opener() -> Runner:
-        return open_runner(bundle, settings.device, settings.backend, limits.slots)
+        return open_runner(bundle, settings.device, settings.backend, limits.slots, settings.cpu_threads)
 
     worker = Worker(bundle, codec, opener, limits, observer, budget)
     log.info("opened %s with %s on %s", title(worker), worker.runner.backend, worker.runner.device)

@@ -40,6 +40,7 @@ def _ascending(bounds: tuple[float, ...]) -> tuple[float, ...]:
 
 Bound = Annotated[float, Field(ge=0, le=10**12, allow_inf_nan=False)]
 Buckets = Annotated[tuple[Bound, ...], NoDecode, BeforeValidator(_split), AfterValidator(_ascending)]
+Names = Annotated[tuple[Annotated[str, Field(max_length=128)], ...], NoDecode, BeforeValidator(_split)]
 Keys = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_keys)]
 Count = Annotated[int, Field(ge=1, le=10**6)]
 Large = Annotated[int, Field(ge=1, le=10**12)]  # bytes, or steps
@@ -56,12 +57,21 @@ class Settings(BaseSettings):
     repository: Path = Field(
         Path("bundles"), description="Folder of bundles, <model>/<version>/manifest.json."
     )
+    codecs: Names = Field(
+        (),
+        description="Codecs of other installed distributions that bundles may use, comma-separated.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto",
         description="Where models run. cuda never falls back to the CPU; auto takes cuda where it can.",
     )
     backend: Literal["auto", "onnx", "torchscript"] = Field(
         "auto", description="What runs a bundle's graphs. auto prefers ONNX."
+    )
+    cpu_threads: Annotated[int, Field(ge=0, le=1024)] = Field(
+        0,
+        description="Threads that compute steps on a CPU, over all models; 0: as many as the process may use "
+        "cores, of the machine or of its container's quota.",
     )
     slots: Count = Field(64, description="Problems that think at the same time, per model.")
     queue_seconds: Seconds = Field(
@@ -106,7 +116,11 @@ class Settings(BaseSettings):
     send_seconds: Seconds = Field(
         60.0, description="A client that takes in nothing of its answer for this long is cut off."
     )
-    max_nodes: Count = Field(256, description="Nodes per graph, people per family; a bundle may allow fewer.")
+    max_nodes: Count = Field(
+        256,
+        description="Nodes per graph, people per family, characters per expression and its two outer "
+        "brackets; a bundle may allow fewer.",
+    )
     max_edges: Count = Field(4096, description="Edges per graph, facts per family.")
     max_event_bytes: Large = Field(
         2**26,

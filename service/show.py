@@ -19,7 +19,7 @@ def answer(content: dict[str, Any]) -> None:
     for index, result in enumerate(content["results"]):
         table.add_row(
             str(index),
-            json.dumps(result["answer"]),
+            _answer(result),
             str(result["label"]),
             _share(result),
             f"{result['steps']} of {result['max_steps']}",
@@ -27,6 +27,9 @@ def answer(content: dict[str, Any]) -> None:
         )
     console = Console(highlight=False)
     console.print(table)
+    for index, result in enumerate(content["results"]):
+        for warning in result.get("warnings", ()):
+            console.print(f"problem {index}: {warning}", style="yellow")
     console.print(
         f"{content['model']}@{content['version']}, {content['timings_ms']['total']:.1f} ms", style="dim"
     )
@@ -72,6 +75,12 @@ def _for_programs(content: dict[str, Any]) -> bool:
     return True
 
 
+def _answer(result: dict[str, Any]) -> str:
+    output = result.get("output")
+    return f"{output['dtype']} {output['shape']}" if output else json.dumps(result["answer"])
+
+
 def _share(shown: dict[str, Any]) -> str:
-    probabilities = shown.get("probabilities") or {}
-    return f"{probabilities[shown['label']]:.4f}" if shown["label"] in probabilities else ""
+    """The probability of an answer; none where there are several, or no answer."""
+    label, probabilities = shown["label"], shown.get("probabilities")
+    return f"{probabilities[label]:.4f}" if isinstance(label, str) and probabilities else ""

@@ -58,8 +58,8 @@ def test_only_the_network_and_the_torchscript_runner_import_torch() -> None:
 
 def test_serving_loads_neither_torch_nor_onnx() -> None:
     check = (
-        "import sys, service.app, service.cli; from service.app import create_app; "
-        "print(sorted({'torch', 'onnx', 'matplotlib'} & set(sys.modules)))"
+        "import sys, service.app, service.cli, model.sessions; from service.app import create_app; "
+        "print(sorted({'torch', 'onnx', 'onnxruntime', 'matplotlib'} & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", check], cwd=ROOT, capture_output=True, text=True, check=False

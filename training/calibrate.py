@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from model.calibration import Calibration, CalibrationPoint, HaltingDefault
 from model.halting import HaltingRule
-from model.manifest import Calibration, CalibrationPoint, HaltingDefault
 from training.bounds import lower_bound
 from training.forms import Form
 from training.measure import Trace, trace

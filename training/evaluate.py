@@ -23,9 +23,9 @@ import safetensors.torch
 import torch
 
 from model.bundle import CONFIG, WEIGHTS, read_bundle
+from model.calibration import Calibration
 from model.config import RecurrentConfig
 from model.halting import HaltingRule
-from model.manifest import Calibration
 from model.recurrent import RecurrentTransformer
 from training import checkpoint, run
 from training.bounds import lower_bound

@@ -26,8 +26,9 @@ from model.bundle import (
     read_bundle,
     write_manifest,
 )
+from model.calibration import Calibration, HaltingDefault
 from model.errors import BundleError
-from model.manifest import Axis, HaltingDefault, Manifest, StepLimits, TensorSpec
+from model.manifest import Axis, Domain, Manifest, StepLimits, TensorSpec
 from model.served import ServedModel
 from training import run
 from training.calibrate import CalibrationPlan, calibrate, choose_default
@@ -41,6 +42,7 @@ from training.task import Task
 
 MAX_LENGTH = 1024  # tokens; attention is quadratic in them
 DEFAULT_STEPS, STEP_LIMIT = 256, 4096  # the default covers any path in the 256 nodes a server takes
+KEEPS_UP = 0.99  # accuracy at the hardest calibrated difficulty
 EXAMPLE = (2, 7)  # rows and length that the exporters trace
 EXAMPLE_SEED = 5
 
@@ -84,6 +86,7 @@ def export(folder: Path, out: Path, plan: CalibrationPlan, replace: bool, say: S
             **description,
             "halting": choose_default(calibration),
             "calibration": calibration,
+            "domain": domain_of(task, calibration),
             "parity": parity,
             "training": {
                 **run.read_provenance(folder),
@@ -138,6 +141,12 @@ def _spec(name: str, short: Tensor, long: Tensor) -> TensorSpec:
     return TensorSpec.model_validate(
         {"name": name, "dtype": str(short.dtype).removeprefix("torch."), "shape": shape}
     )
+
+
+def domain_of(task: Task, calibration: Calibration) -> Domain | None:
+    """What the shipped recipe is right about, for a network that keeps up with it where it is calibrated."""
+    best = max((point.hardest_accuracy for point in calibration.points), default=0.0)
+    return task.domain if best >= KEEPS_UP else None
 
 
 def _provisional(description: dict[str, Any]) -> Manifest:

@@ -8,11 +8,10 @@ fastest there is.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnxruntime
 import torch
 from torch import Tensor
 
@@ -20,6 +19,7 @@ from model.bundle import EMBED_ONNX, STEP_ONNX, TORCHSCRIPT
 from model.manifest import Manifest
 from model.recurrent import RecurrentTransformer
 from model.served import ServedModel
+from model.sessions import OnnxGraph
 from training.formats import read_torchscript
 
 Verb = Callable[[Sequence[Tensor]], Sequence[Tensor]]
@@ -40,6 +40,16 @@ class Form:
     device: str = "cpu"
     tokens: int = 1024  # of the problems run together; on a CPU what stays in cache is fastest
 
+    def walk(self, inputs: Sequence[Tensor], steps: int) -> Iterator[Sequence[Tensor]]:
+        """What each of so many steps gives: next state, next memory, logits, scores."""
+        embedded = self.embed(inputs)
+        context, carried = embedded[: self.context], embedded[self.context :]
+        for taken in range(steps):
+            depth = torch.full((len(inputs[0]),), taken, dtype=torch.int64, device=self.device)
+            said = self.step([*context, *carried, depth])
+            carried = said[: len(carried)]
+            yield said
+
 
 def torch_form(network: RecurrentTransformer, device: str = "cpu") -> Form:
     """The network itself; on another device a copy of it."""
@@ -59,16 +69,15 @@ def torchscript_form(manifest: Manifest, folder: Path) -> Form:
 def onnx_form(manifest: Manifest, folder: Path) -> Form:
     """The exported embed.onnx and step.onnx in ONNX Runtime, on one thread."""
     inputs = [spec.name for spec in manifest.inputs]
-    embed = _session(folder / EMBED_ONNX, inputs, manifest.embed_outputs)
-    return _exported(
-        manifest, embed, _session(folder / STEP_ONNX, manifest.step_inputs, manifest.step_outputs)
-    )
+    embed = OnnxGraph(folder / EMBED_ONNX, inputs, manifest.embed_outputs)
+    step = OnnxGraph(folder / STEP_ONNX, manifest.step_inputs, manifest.step_outputs)
+    return _exported(manifest, _on_arrays(embed), _on_arrays(step))
 
 
 def _exported(manifest: Manifest, embed: Verb, step: Verb) -> Form:
     """An exported step takes the depth only where the network looks at it."""
     whole = step if manifest.takes_depth else lambda tensors: step(tensors[:-1])
-    return Form(embed, whole, manifest.scores, len(manifest.context))
+    return Form(embed, whole, manifest.score_names, len(manifest.context))
 
 
 def _unpacked(verb: Callable[..., tuple[Tensor, ...]]) -> Verb:
@@ -79,13 +88,8 @@ def _unpacked(verb: Callable[..., tuple[Tensor, ...]]) -> Verb:
     return run
 
 
-def _session(path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> Verb:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1  # as small batches are fastest
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
+def _on_arrays(graph: OnnxGraph) -> Verb:
     def run(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-        arrays = {name: tensor.numpy() for name, tensor in zip(inputs, tensors, strict=True)}
-        return [torch.from_numpy(array) for array in session.run(list(outputs), arrays)]
+        return [torch.from_numpy(array) for array in graph.run([tensor.numpy() for tensor in tensors])]
 
     return run

@@ -8,6 +8,7 @@ asks. PonderNet's loss (arXiv 2107.05407) was tried first: docs/halting.md.
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -65,15 +66,13 @@ class HeadTrainer:
         inputs = type(problems.inputs)(*(tensor[rows].to(self._device) for tensor in problems.inputs))
         labels = problems.labels[rows].to(self._device)
         with torch.no_grad():
-            context, state = network.embed(inputs)
-        stops, right = [], []
-        for taken in range(steps):
-            previous = state
-            depth = torch.full((len(labels),), taken, dtype=torch.int64, device=self._device)
-            with torch.no_grad():
-                state = network.step(state, context, inputs.mask, depth)
-                right.append(network.readout(state, context).argmax(dim=-1) == labels)
-            stops.append(self._head(state, previous, context, inputs.mask))
+            context, start = network.embed(inputs)
+            states = list(network.walk(start, context, inputs.mask, steps))
+            right = [network.readout(state, context).argmax(dim=-1) == labels for state in states[1:]]
+        stops = [
+            self._head(state, previous, context, inputs.mask)
+            for previous, state in itertools.pairwise(states)
+        ]
         return torch.stack(stops), stays_right(torch.stack(right)).to(stops[0].dtype)
 
 

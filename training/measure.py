@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.halting import CRITERIA, HaltingRule
+from model.halting import CRITERIA, HaltingRule, decide, terms_of
 from model.recurrent import RecurrentTransformer
 from model.scores import SCORES
 from training.forms import Form, torch_form
@@ -40,18 +40,18 @@ class Trace:
         """Share of right answers after this many steps."""
         return float(self.right[:, steps - 1].mean())
 
-    def depths(self, rule: HaltingRule) -> NDArray[np.int64]:
+    def depths(self, rule: HaltingRule, min_steps: int = 1) -> NDArray[np.int64]:
         """After how many steps each problem halts under a rule, at most T: (P,)."""
-        limit = self.right.shape[1]
-        if rule.criterion == "none":
-            return np.full(self.problems, limit)
-        watched = self.scores[:, :, self.names.index(rule.criterion)]
-        above = CRITERIA[rule.criterion].halts_above
-        holds = watched >= rule.threshold if above else watched <= rule.threshold
-        # A rule that has held for `patience` steps running: all of a sliding window.
-        windows = np.lib.stride_tricks.sliding_window_view(holds, rule.patience, axis=1)
-        ready: NDArray[np.bool_] = np.all(windows, axis=2)
-        return np.asarray(np.where(ready.any(axis=1), ready.argmax(axis=1) + rule.patience, limit))
+        criteria = {name: CRITERIA[name] for name in ("none", *self.names)}
+        terms = terms_of(rule, min_steps, self.right.shape[1], criteria)
+        ends, depth, held_for = np.zeros((3, self.problems), np.int64)
+        for scores in self.scores.swapaxes(0, 1):
+            depth = depth + 1
+            halted, spent, held_for = decide(scores, depth, held_for, terms)
+            ends = np.where((halted | spent) & (ends == 0), depth, ends)
+            if ends.all():
+                break
+        return ends
 
     def halted(self, rule: HaltingRule) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
         """Under a rule: whether each answer is right, and after how many steps it came, both (P,)."""
@@ -84,12 +84,9 @@ def trace(model: RecurrentTransformer | Form, problems: Problems, steps: int) ->
         length = int(lengths[order[start : start + fitting]].max())
         chosen = order[start : start + max(1, form.tokens // length)]
         labels = problems.labels[chosen].to(form.device)
-        tensors = form.embed([_cut(tensor, chosen, length).to(form.device) for tensor in problems.inputs])
+        inputs = [_cut(tensor, chosen, length).to(form.device) for tensor in problems.inputs]
         said, scored = [], []
-        for taken in range(steps):
-            depth = torch.full((len(labels),), taken, dtype=torch.int64, device=form.device)
-            *following, logits, score = form.step([*tensors, depth])
-            tensors = [*tensors[: form.context], *following]
+        for *_, logits, score in form.walk(inputs, steps):
             said.append(logits.argmax(dim=-1) == labels)
             scored.append(score)
         right[chosen.numpy()] = torch.stack(said, dim=1).cpu().numpy()

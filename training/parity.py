@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from model.errors import BundleError
 from model.manifest import Manifest
@@ -50,19 +49,12 @@ def check_parity(model: ServedModel, manifest: Manifest, task: Task, folder: Pat
 
 def _compare(reference: Form, form: Form, manifest: Manifest, task: Task) -> dict[str, Any]:
     rng = np.random.default_rng(SEED)
-    context, states = reference.context, len(manifest.state)
-    carried = states + len(manifest.memory)
+    states = len(manifest.state)
     worst = {"state": 0.0, "logits": 0.0, "scores": 0.0}
     answers = 0
     for rows, length in SHAPES:
         inputs = task.random_inputs(rng, rows, length)
-        ours, theirs = reference.embed(inputs), form.embed(inputs)
-        fixed_ours, fixed_theirs = ours[:context], theirs[:context]
-        ours, theirs = ours[context:], theirs[context:]
-        for taken in range(STEPS):
-            depth = torch.full((rows,), taken, dtype=torch.int64)
-            ours = reference.step([*fixed_ours, *ours[:carried], depth])
-            theirs = form.step([*fixed_theirs, *theirs[:carried], depth])
+        for ours, theirs in zip(reference.walk(inputs, STEPS), form.walk(inputs, STEPS), strict=True):
             pairs = list(zip(ours, theirs, strict=True))
             for part, chosen in (("state", pairs[:states]), ("logits", pairs[-2:-1]), ("scores", pairs[-1:])):
                 largest = max(float((a - b).abs().max()) for a, b in chosen)

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from model.calibration import Calibration
 from model.halting import HaltingRule
-from model.manifest import Calibration
 from training import checkpoint
 from training.calibrate import (
     CONFIDENCE,

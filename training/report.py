@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from model.calibration import Calibration, CalibrationPoint
 from model.halting import CRITERIA
-from model.manifest import Calibration, CalibrationPoint
 
 Report = Mapping[str, Any]
 TARGETS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)

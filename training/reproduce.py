@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from model.recurrent import RecurrentTransformer
+from model.recurrent import RecurrentTransformer, last
 from training import checkpoint, run
 from training.checkpoint import RunError
 from training.config import TASKS, TrainConfig, as_dict
@@ -167,9 +167,7 @@ def steps_taken(network: RecurrentTransformer, problems: Problems, limit: int, d
     for start in range(0, len(problems.labels), ROWS):
         inputs = type(problems.inputs)(*(part[start : start + ROWS].to(device) for part in problems.inputs))
         context, state = network.embed(inputs)
-        for step in range(limit):
-            depth = torch.full((state.shape[0],), step, dtype=torch.int64, device=device)
-            state = network.step(state, context, inputs.mask, depth)
+        state = last(network.walk(state, context, inputs.mask, limit))
         taken += float((network.time.steps(state) * inputs.mask).sum())
         tokens += float(inputs.mask.sum())
     return taken / tokens

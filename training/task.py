@@ -9,7 +9,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 from torch import Tensor
 
-from model.manifest import ClassSpec, CodecSpec
+from model.manifest import ClassSpec, CodecSpec, Domain
 from model.perception import Context, Inputs
 from model.recurrent import RecurrentTransformer
 
@@ -57,6 +57,7 @@ class Task(Protocol):
     buckets: ClassVar[tuple[int, ...]]  # difficulties that are evaluated
     calibrated: ClassVar[tuple[int, ...]]  # those of them that halting thresholds are calibrated on
     probe: ClassVar[int]  # the difficulty, not trained on, that training watches
+    domain: ClassVar[Domain | None]  # what a network of the shipped recipe was measured to be right about
     pictured: ClassVar[int]  # the difficulty of the problems that pictures follow step by step
 
     @property

@@ -11,6 +11,7 @@ up on whoever has waited longer than the longest way it was trained on.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.perception import Context
-from model.recurrent import RecurrentTransformer
+from model.recurrent import RecurrentTransformer, last
 from training.task import Batch, Task
 
 
@@ -55,27 +56,27 @@ class Unrolled(nn.Module):
     def forward(self, batch: Batch, whole: int, plan: Plan) -> tuple[Tensor, Tensor]:
         """The share that these rows have in a batch of `whole` rows: of the loss, and of its part for
         the last answer alone, without gradient; two scalars."""
-        context, state = self.network.embed(batch.inputs)
-        given, full = state, context
+        network, mask = self.network, batch.inputs.mask
+        context, given = network.embed(batch.inputs)
+        noisy = functools.partial(self._noisy, whole=whole, plan=plan)
         if plan.late:
-            state = self.network.blank(batch.inputs)
-            context = full._replace(given=None, known=None)
+            start, known = network.blank(batch.inputs), context._replace(given=None, known=None)
+        else:
+            start, known = given, context
+        with torch.no_grad():
+            waited = last(network.walk(start, known, mask, plan.burn_in, disturb=noisy))
+        if plan.late:
+            waited = torch.where(network.marked(batch.inputs), given, waited)
         earlier = []
-        for taken in range(plan.burn_in + plan.steps):
-            depth = torch.full((state.shape[0],), taken, dtype=torch.int64, device=state.device)
-            if plan.late and taken == plan.burn_in:
-                state = torch.where(self.network.marked(batch.inputs), given, state)
-                context = full
-            with torch.set_grad_enabled(taken >= plan.burn_in):
-                state = self.network.step(self._noisy(state, whole, plan), context, batch.inputs.mask, depth)
-            if self._intermediate and plan.burn_in <= taken < plan.burn_in + plan.steps - 1:
+        for taken, state in enumerate(network.walk(waited, context, mask, plan.steps, plan.burn_in, noisy)):
+            if self._intermediate and 0 < taken < plan.steps:
                 earlier.append(self._graded(state, context, batch))
         final = loss = self._graded(state, context, batch)
         if earlier:
             loss = loss + self._intermediate * torch.stack(earlier).mean()
         if self.network.time is not None:
-            mask = batch.inputs.mask.to(state.dtype)
-            mean = (self.network.time.ponder(state) * mask).sum(dim=1) / mask.sum(dim=1)
+            real = mask.to(state.dtype)
+            mean = (self.network.time.ponder(state) * real).sum(dim=1) / real.sum(dim=1)
             loss = loss + self._ponder * mean.sum() / whole
         return loss, final.detach()
 

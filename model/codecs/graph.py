@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from model.codecs import LONGEST_NAME, CodecLimits, Tensors
+from model.codecs import LONGEST_NAME, CodecLimits, Schema, Tensors, problem_schema
 from model.errors import RequestError
 
 SOURCE, TARGET = 1, 2  # bits of a node's role
@@ -24,7 +24,28 @@ class GraphCodec:
     example: dict[str, Any] = {"edges": [["a", "b"], ["b", "c"]], "source": "a", "target": "c"}  # noqa: RUF012
 
     def __init__(self, limits: CodecLimits) -> None:
-        self.limits = limits
+        self.max_nodes, self.max_edges = limits.tokens(), limits.max_edges
+
+    @property
+    def schema(self) -> Schema:
+        """Edges, source and target, and the nodes in an order of the caller's."""
+        node = {
+            "anyOf": [
+                {"type": "string", "maxLength": LONGEST_NAME},
+                {"type": "integer", "minimum": -INTEGERS, "maximum": INTEGERS - 1},
+            ]
+        }
+        edge = {"type": "array", "items": node, "minItems": 2, "maxItems": 2}
+        return problem_schema(
+            "GraphProblem",
+            "Is the target reachable from the source along the directed edges?",
+            {
+                "edges": {"type": "array", "maxItems": self.max_edges, "items": edge},
+                "source": node,
+                "target": node,
+            },
+            nodes={"type": ["array", "null"], "maxItems": self.max_nodes, "items": node},
+        )
 
     def encode(self, problem: object, field: str) -> Tensors:
         """Raises RequestError naming the field where the problem is not a graph question."""
@@ -55,6 +76,10 @@ class GraphCodec:
             adjacency[places[end], places[start]] = True
         return {"roles": roles, "adjacency": adjacency, "mask": np.ones(size, np.bool_)}
 
+    def measure(self, tensors: Tensors) -> dict[str, int]:
+        """nodes and edges; an edge that is given twice counts once."""
+        return {"nodes": len(tensors["mask"]), "edges": int(tensors["adjacency"].sum())}
+
     def readout_tokens(self, tensors: Tensors) -> list[int]:
         """The readout reads the source and the target."""
         roles = tensors["roles"]
@@ -63,10 +88,8 @@ class GraphCodec:
     def _edges(self, value: object, field: str) -> list[tuple[Name, Name]]:
         if not isinstance(value, list):
             raise RequestError("edges must be a list of [from, to] pairs", field)
-        if len(value) > self.limits.max_edges:
-            raise RequestError(
-                f"{len(value)} edges are too many; this server takes {self.limits.max_edges}", field
-            )
+        if len(value) > self.max_edges:
+            raise RequestError(f"{len(value)} edges are too many; this server takes {self.max_edges}", field)
         edges: list[tuple[Name, Name]] = []
         for index, edge in enumerate(value):
             if not isinstance(edge, list) or len(edge) != 2:
@@ -96,10 +119,8 @@ class GraphCodec:
         return places
 
     def _count(self, nodes: int, field: str) -> None:
-        if nodes > self.limits.max_nodes:
-            raise RequestError(
-                f"{nodes} nodes are too many; this server takes {self.limits.max_nodes}", field
-            )
+        if nodes > self.max_nodes:
+            raise RequestError(f"{nodes} nodes are too many; this server takes {self.max_nodes}", field)
 
 
 def _name(value: object, field: str) -> Name:

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.codecs import LONGEST_NAME, CodecLimits, Tensors
+from model.codecs import LONGEST_NAME, CodecLimits, Schema, Tensors, problem_schema
 from model.errors import RequestError
 
 CHARACTERS = "TF!&|()"  # a token's kind is its place here
+AROUND = 2  # tokens beside the characters: the brackets around the whole
 LONGEST = 2**16  # characters of an expression, blanks counted
 Ints = NDArray[np.int64]
-OPENING, CLOSING = CHARACTERS.index("("), CHARACTERS.index(")")
+TRUE, FALSE, NOT, AND, OR, OPENING, CLOSING = range(len(CHARACTERS))
 KNOWN = "write T, F, !, &, | and brackets"
 
 
@@ -28,7 +29,23 @@ class LogicCodec:
     example: dict[str, Any] = {"expression": "T & !(F | T)"}  # noqa: RUF012
 
     def __init__(self, limits: CodecLimits) -> None:
-        self.limits = limits
+        self.most = max(limits.tokens() - AROUND, 0)  # characters, blanks left out
+
+    @property
+    def schema(self) -> Schema:
+        """An expression; blanks are counted by its length, which is why it is far above `most`."""
+        return problem_schema(
+            "LogicProblem",
+            "Is the expression true? ! binds more tightly than &, and & than |.",
+            {
+                "expression": {
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": LONGEST,
+                    "description": f"T, F, !, &, | and brackets, at most {self.most}; blanks mean nothing.",
+                }
+            },
+        )
 
     def encode(self, problem: object, field: str) -> Tensors:
         """Raises RequestError saying at which character the expression goes wrong, and how."""
@@ -51,15 +68,20 @@ class LogicCodec:
                 field,
             )
         count = sum(map(len, text.split()))  # before anything that reads character by character
-        if count > self.limits.max_nodes:
-            raise RequestError(
-                f"{count} characters are too many; this server takes {self.limits.max_nodes}", field
-            )
+        if count > self.most:
+            raise RequestError(f"{count} characters are too many; this server takes {self.most}", field)
         if fault := fault_of(text):
             raise RequestError(fault, field)
         tokens = tokens_of(text)
         group, outer = groups_of(tokens)
         return {"tokens": tokens, "group": group, "outer": outer, "mask": np.ones(len(tokens), np.bool_)}
+
+    def measure(self, tensors: Tensors) -> dict[str, int]:
+        """characters, blanks left out; levels of brackets with an operator inside, the whole counted; and
+        the most `!` that a value has to pass.
+        """
+        levels, negations = _passed(tensors["tokens"], tensors["group"], tensors["outer"])
+        return {"characters": len(tensors["tokens"]) - AROUND, "levels": levels, "negations": negations}
 
     def readout_tokens(self, tensors: Tensors) -> list[int]:  # noqa: ARG002  it is always the first
         """The readout reads the bracket around the whole."""
@@ -86,6 +108,22 @@ def groups_of(tokens: Ints) -> tuple[Ints, Ints]:
         if kind == CLOSING:
             opened.pop()
     return group, outer
+
+
+def _passed(tokens: Ints, group: Ints, outer: Ints) -> tuple[int, int]:
+    """The most levels with an operator, and the most `!`, that any value passes on its way to the answer."""
+    busy = set(group[(tokens == AND) | (tokens == OR)].tolist())
+    levels, negations = {-1: 0}, {-1: 0}  # from the whole to inside each bracket, by where it opens
+    before, most = 0, 0  # `!` just before a character
+    for place, kind in enumerate(tokens.tolist()):
+        if kind == OPENING:
+            around = int(outer[place])
+            levels[place] = levels[around] + (place in busy)
+            negations[place] = negations[around] + before
+        elif kind in (TRUE, FALSE):
+            most = max(most, negations[int(group[place])] + before)
+        before = before + 1 if kind == NOT else 0
+    return max(levels.values()), most
 
 
 def fault_of(text: str) -> str | None:

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from model.codecs import CodecLimits, Tensors
-from model.codecs.text import REACH, Sentence, TextCodec, names_of, relation_of
+from model.codecs import CodecLimits, Schema, Tensors
+from model.codecs.sentences import REACH, Sentence, names_of, relation_of
+from model.codecs.text import TextCodec
 from model.errors import RequestError
 
 NAMES = 20  # people of a problem, at most
@@ -33,6 +34,12 @@ class WordsCodec:
 
     def __init__(self, limits: CodecLimits) -> None:
         self._text = TextCodec(limits)
+        self._most = limits.axes.get("N")  # tokens; the server's own limits count people and facts
+
+    @property
+    def schema(self) -> Schema:
+        """As the other codec's for sentences."""
+        return self._text.schema
 
     def encode(self, problem: object, field: str) -> Tensors:
         """Raises RequestError as the other codec for sentences does, and where a word was never learned."""
@@ -49,10 +56,19 @@ class WordsCodec:
                     f"this model reads facts about parents and children only, not {relation!r}",
                     f"{field}.facts.{index}",
                 )
+        count = 1 + LENGTH * (len(facts) + 1)
+        if self._most is not None and count > self._most:
+            most = (self._most - 1) // LENGTH - 1
+            raise RequestError(f"{len(facts)} facts are too many; this model reads {most}", f"{field}.facts")
         tokens = [ANSWER]
         for sentence, end in (*((fact, STOP) for fact in facts), (query, ASK)):
             tokens += _tokens(sentence, names, end)
         return {"tokens": np.array(tokens, np.int64), "mask": np.ones(len(tokens), np.bool_)}
+
+    def measure(self, tensors: Tensors) -> dict[str, int]:
+        """people and facts."""
+        tokens = tensors["tokens"]
+        return {"people": len(set(tokens[tokens >= NAME].tolist())), "facts": len(tokens) // LENGTH - 1}
 
     def readout_tokens(self, tensors: Tensors) -> list[int]:  # noqa: ARG002  it is always the first
         """The readout reads the token before the first sentence."""

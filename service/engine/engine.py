@@ -18,7 +18,7 @@ import numpy as np
 from model.codecs import Tensors
 from model.halting import HaltReason
 from model.manifest import Manifest
-from model.row import Bucket, Floats
+from model.row import Bucket, Floats, Layout
 from service.engine.ledger import Ledger
 from service.engine.slots import Rows, Slots
 from service.engine.waiting import Waiting, WaitingQueue
@@ -39,11 +39,20 @@ class Observer(Protocol):
     def queued(self, seconds: float) -> None:
         """A problem found its first slot after so long."""
 
+    def yielded(self) -> None:
+        """A problem gave its slot to one that waited."""
+
     def finished(self, reason: HaltReason, steps: int) -> None:
         """A problem is done."""
 
     def load(self, running: int, waiting: int, slots: int) -> None:
         """How full the engine is, after every change."""
+
+    def restarted(self) -> None:
+        """The engine is built anew after a failure."""
+
+    def dropped(self, steps: int) -> None:
+        """So many steps went because a caller read too slowly. Called on the event loop."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +60,7 @@ class EngineLimits:
     """How much one engine takes on."""
 
     slots: int = 64  # problems that think at the same time
-    queue_seconds: float = 60.0  # that a request may have to wait for; past that, it is refused
+    queue_seconds: float = 10.0  # that a request may have to wait for; past that, it is refused
     quantum_seconds: float = 0.02  # of compute that a row may be ahead by before it yields its slot
     stall_seconds: float = 30.0  # a step that takes longer means that the engine hangs
 
@@ -78,11 +87,13 @@ class Engine:
         observer: Observer,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.slots = Slots(limits.slots, manifest.scores)
+        self.slots = Slots(limits.slots, manifest.criteria)
         self.ledger = Ledger(limits.slots, limits.quantum_seconds)
         self.waiting = WaitingQueue(self.ledger)
         self.steps = 0  # of rows, that came through
         self.failures = 0  # batches that failed since one came through
+        self._manifest = manifest
+        self._layout = Layout(manifest)
         self._runner = runner
         self._observer = observer
         self._clock = clock
@@ -136,6 +147,8 @@ class Engine:
 
     def _seat(self) -> None:
         """Fill the slots from the queue; where none is free, whoever has had too much makes room."""
+        if not self.waiting:
+            return
         now = self._clock()
         settled = self.slots.settled()  # whoever sits down now stays for a step at least
         moves = float(self._room())  # as many as could be launched at once: a seat alone helps nobody
@@ -180,6 +193,7 @@ class Engine:
         self._plans.clear()
         self.ledger.sits(work.submission, -1)
         self.waiting.push_back(work)
+        self._observer.yielded()
         return slot
 
     def _launch(self) -> None:
@@ -242,6 +256,8 @@ class Engine:
         self._observer.stepped(len(rows), landing.seconds)
         sound = there & np.isfinite(logits).reshape(len(rows), -1).all(axis=1)
         if not sound.all():
+            for place in np.flatnonzero(there & ~sound).tolist():  # what padding shows is nobody's answer
+                sound[place] = np.isfinite(self._real(int(rows[place]), logits[place])).all()
             for slot in rows[there & ~sound].tolist():
                 self._leave(slot, HaltReason.ERROR, now, error="the model's readout is not finite")
             rows, logits, scores = rows[sound], logits[sound], scores[sound]
@@ -255,7 +271,7 @@ class Engine:
             view = work.problem.view
             # Copies, for an event must not keep the whole batch alive.
             shown = (
-                logits[place].copy(),
+                np.array(self._real(slot, logits[place])),
                 scores[place].copy(),
                 None if view is None else landing.state(slot, view),
             )
@@ -265,6 +281,10 @@ class Engine:
             if over[place]:
                 reason = HaltReason.BUDGET if spent[place] else HaltReason.DEADLINE
                 self._leave(slot, HaltReason.HALTED if halted[place] else reason, now, shown)
+
+    def _real(self, slot: int, logits: Floats) -> Floats:
+        """A row's logits without padding."""
+        return self._layout.cut(self._manifest.logits, logits, self.slots.holder(slot).carry.row.lengths)
 
     def _leave(
         self,

@@ -7,36 +7,31 @@ array comparisons. Everything that differs between requests lives here and nowhe
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.halting import CRITERIA, columns, satisfied
+from model.halting import TERMS, Criterion, Flags, decide, terms_of
 from model.row import Bucket, Floats
 from service.engine.waiting import Waiting
 from service.engine.work import Submission
 
 Rows = NDArray[np.intp]
-Flags = NDArray[np.bool_]
 
 
 class Slots:
     """A fixed number of slots; arrays are (slots,), indexed by slot number."""
 
-    def __init__(self, slots: int, scores: Sequence[str]) -> None:
-        self._columns = columns(scores)
+    def __init__(self, slots: int, criteria: Mapping[str, Criterion]) -> None:
+        """criteria: what a row can halt on, `none` first, then in the order of the scores' columns."""
+        self._criteria = criteria
         self.occupied = np.zeros(slots, np.bool_)
         self.tenant = np.zeros(slots, np.int64)  # changes with whoever sits there: tells guests from ghosts
         self.account = np.zeros(slots, np.intp)  # of the submission, in the ledger
         self.depth = np.zeros(slots, np.int64)  # steps decided about
         self.launched = np.zeros(slots, np.int64)  # steps asked for; some may be under way
-        self.max_steps = np.ones(slots, np.int64)
-        self.min_steps = np.ones(slots, np.int64)
-        self.column = np.full(slots, -1, np.intp)  # the score this row watches; -1: none
-        self.threshold = np.zeros(slots, np.float64)
-        self.halts_above = np.zeros(slots, np.bool_)
-        self.patience = np.ones(slots, np.int64)
+        self.terms = np.zeros(slots, TERMS)
         self.held_for = np.zeros(slots, np.int64)  # steps running for which the criterion has held
         self.deadline = np.full(slots, np.inf, np.float64)
         self.every_step = np.zeros(slots, np.bool_)
@@ -54,14 +49,11 @@ class Slots:
 
         Raises where its terms cannot be held; then the slot stays free.
         """
-        slot, problem, rule = self._free[0], work.problem, work.problem.rule
+        slot, problem = self._free[0], work.problem
         self.account[slot] = account
         self.depth[slot] = self.launched[slot] = work.carry.depth
-        self.max_steps[slot], self.min_steps[slot] = problem.max_steps, problem.min_steps
-        self.column[slot] = self._columns[rule.criterion]
-        self.threshold[slot], self.patience[slot] = rule.threshold, rule.patience
+        self.terms[slot] = terms_of(problem.rule, problem.min_steps, problem.max_steps, self._criteria)
         self.held_for[slot] = work.held_for
-        self.halts_above[slot] = CRITERIA[rule.criterion].halts_above
         self.deadline[slot] = np.inf if problem.deadline is None else problem.deadline
         self.every_step[slot], self.views[slot] = problem.every_step, problem.view is not None
         self.work[slot], self.bucket[slot] = work, work.carry.row.bucket
@@ -89,7 +81,7 @@ class Slots:
 
     def boarding(self, ahead: bool) -> Rows:
         """Who may take a step now: within the budget, and with nothing undecided unless `ahead`."""
-        ready = self.occupied & (self.launched < self.max_steps)
+        ready = self.occupied & (self.launched < self.terms["max_steps"])
         return np.flatnonzero(ready & (self.launched <= self.depth + ahead))
 
     def settled(self) -> Rows:
@@ -99,13 +91,9 @@ class Slots:
     def advance(self, rows: Rows, scores: Floats, now: float) -> tuple[Flags, Flags, Flags]:
         """Count a step for `rows` and decide: (halted, out of budget, past the deadline), each (R,).
 
-        scores (R, S) are this step's. Before min_steps the criterion is not looked at.
+        scores (R, S) are this step's.
         """
         self.depth[rows] += 1
-        depth = self.depth[rows]
-        holds = satisfied(scores, self.column[rows], self.threshold[rows], self.halts_above[rows])
-        holds &= depth >= self.min_steps[rows]
-        held_for = np.where(holds, self.held_for[rows] + 1, 0)
+        halted, spent, held_for = decide(scores, self.depth[rows], self.held_for[rows], self.terms[rows])
         self.held_for[rows] = held_for
-        halted = holds & (held_for >= self.patience[rows])
-        return halted, depth >= self.max_steps[rows], now >= self.deadline[rows]
+        return halted, spent, now >= self.deadline[rows]

@@ -15,7 +15,8 @@ from model.row import Floats, Row
 from service.runners.runner import View
 
 TO_THE_END = HaltingRule()  # no criterion: exactly max_steps
-EVENT_BYTES = 1024  # what an event takes beside its state: objects now, JSON later
+EVENT_BYTES = 1024  # what an event takes beside what follows: objects now, JSON later
+READOUT_BYTES = 32  # for every number of a readout
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Stepped:
 
     index: int  # the problem's place in its submission
     step: int  # 1 is the first
-    logits: Floats  # (C,)
+    logits: Floats  # (C,) or what the readout is, without batch axis and padding
     scores: Floats  # (S,), in the manifest's order
     state: Tensors | None = None  # by state name, without batch axis and padding, cut to the problem's view
     last: bool = False  # a Finished event follows at once
@@ -49,7 +50,8 @@ class Stepped:
     @property
     def nbytes(self) -> int:
         """About what it takes to keep."""
-        return EVENT_BYTES + sum(values.nbytes for values in (self.state or {}).values())
+        states = sum(values.nbytes for values in (self.state or {}).values())
+        return EVENT_BYTES + READOUT_BYTES * self.logits.size + states
 
 
 @dataclass(frozen=True)

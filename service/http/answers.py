@@ -11,16 +11,16 @@ import numpy as np
 from pydantic_core import PydanticSerializationError
 from pydantic_core import to_json as quick_json
 
-from model.codecs import answer_of
 from model.halting import HaltReason
+from model.readout import Shown, answer_of
 from model.row import Floats
-from service.engine.work import Event, Finished, Stepped
+from service.engine.work import READOUT_BYTES, Event, Finished, Stepped
 from service.errors import ModelFailed, Unavailable
-from service.http.latents import Packer, Values, on_the_wire
+from service.http.latents import Packer, on_the_wire
 from service.http.requests import Job
 
 FEW_EVENTS = 64
-FEW_BYTES = 2**14  # of states
+FEW_BYTES = 2**14  # of states and readouts
 Traces = Mapping[int, Sequence[bytes]]  # the steps of each problem, by its index, as JSON
 FAILED = (HaltReason.ERROR, HaltReason.CANCELLED)
 
@@ -40,6 +40,7 @@ class Answers:
         self._job = job
         self._pack = packer
         self._manifest = job.bundle.manifest
+        self._names = self._manifest.score_names
 
     def step(self, event: Stepped) -> dict[str, Any]:
         """One step of one problem: the data of `event: step`."""
@@ -51,13 +52,16 @@ class Answers:
             "label": answer.label,
             "probabilities": answer.probabilities,
             "scores": self._scores(event.scores),
+            **self._output(answer),
             **self._latents(event),
         }
 
     def are_small(self, events: Sequence[Event]) -> bool:
         """Whether turning them into JSON takes no more than about a millisecond."""
-        states = (event.state for event in events if event.state is not None)
-        held = sum(values.nbytes for state in states for values in state.values())
+        held = 0
+        for event in events:
+            held += 0 if event.logits is None else READOUT_BYTES * event.logits.size
+            held += sum(values.nbytes for values in (event.state or {}).values())
         return len(events) <= FEW_EVENTS and held <= FEW_BYTES
 
     def trace(self, steps: Sequence[Stepped]) -> list[tuple[int, bytes]]:
@@ -110,7 +114,11 @@ class Answers:
             result["probabilities"] = answer and answer.probabilities
         if "scores" in include:
             result["scores"] = None if end.scores is None else self._scores(end.scores)
+        if answer is not None:
+            result |= self._output(answer)
         result |= self._latents(end)
+        if warnings := self._job.warnings[end.index]:
+            result["warnings"] = list(warnings)
         if end.error is not None:
             result["error"] = end.error
         return result
@@ -119,14 +127,20 @@ class Answers:
         """By name; null where a score is not a number."""
         return {
             name: value if np.isfinite(value) else None
-            for name, value in zip(self._manifest.scores, scores.tolist(), strict=True)
+            for name, value in zip(self._names, scores.tolist(), strict=True)
         }
 
     def _latents(self, event: Event) -> dict[str, Any]:
+        """The state where there is one, otherwise all of them by name."""
         if event.state is None:
             return {}
-        state: Values = event.state[self._manifest.state[0].name]
-        return {"latents": self._pack(on_the_wire(state, self._job.latents.dtype))}
+        dtype = self._job.latents.dtype
+        packed = {name: self._pack(on_the_wire(values, dtype)) for name, values in event.state.items()}
+        return {"latents": packed if len(packed) > 1 else next(iter(packed.values()))}
+
+    def _output(self, answer: Shown) -> dict[str, Any]:
+        """The readout itself, where that is the answer."""
+        return {} if answer.output is None else {"output": self._pack(on_the_wire(answer.output))}
 
 
 def raise_if_all_failed(ends: Iterable[Finished]) -> None:

@@ -18,7 +18,7 @@ from service.http.client import GONE, Bodies, waiting_client
 from service.http.front import check_key
 from service.http.latents import JsonPacker
 from service.http.requests import Job, Origin, parse_request, prepare
-from service.http.schemas import EXAMPLES, ErrorBody, InferAnswer
+from service.http.schemas import ErrorBody, InferAnswer
 from service.http.streaming import FRAMES, SSE, EventStream, Format, FrameFormat, SseFormat
 from service.http.threads import Threads
 from service.metrics import Metrics
@@ -70,7 +70,6 @@ BODY = {
         "content": {
             "application/json": {
                 "schema": {"$ref": "#/components/schemas/InferRequest"},
-                "examples": {task: {"summary": task, "value": body} for task, body in EXAMPLES.items()},
             }
         },
     }

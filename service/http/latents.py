@@ -8,15 +8,20 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Values = NDArray[np.floating]
+Values = NDArray[Any]
 LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
-def on_the_wire(values: Values, dtype: str) -> Values:
-    """Values as little-endian `dtype`; what float16 cannot hold becomes its largest value, no infinity."""
+def on_the_wire(values: Values, dtype: str | None = None) -> Values:
+    """Floats as little-endian `dtype`, others and all without one in their own.
+
+    What float16 cannot hold becomes its largest value, no infinity.
+    """
+    if dtype is None or not np.issubdtype(values.dtype, np.floating):
+        dtype = values.dtype.name
     if dtype == "float16":
-        return np.ascontiguousarray(np.clip(values, -LARGEST_HALF, LARGEST_HALF), "<f2")
-    return np.ascontiguousarray(values, "<f4")
+        values = np.clip(values, -LARGEST_HALF, LARGEST_HALF)
+    return np.asarray(values, np.dtype(dtype).newbyteorder("<"), order="C")
 
 
 class Packer(Protocol):
@@ -32,7 +37,7 @@ class JsonPacker:
         self._encoding = encoding
 
     def __call__(self, values: Values) -> dict[str, Any]:
-        data = base64.b64encode(values.data).decode() if self._encoding == "base64" else values.tolist()
+        data = base64.b64encode(values.tobytes()).decode() if self._encoding == "base64" else values.tolist()
         return {**_header(values), "encoding": self._encoding, "data": data}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,15 +15,14 @@ from pydantic import BaseModel, ValidationError
 from model.bundle import Bundle
 from model.codecs import Codec
 from model.errors import RequestError
-from model.halting import CRITERIA, HaltingRule
-from model.manifest import CalibrationPoint, Manifest
 from model.row import Layout, Row
-from service.engine.work import EVENT_BYTES, Problem, Submission
+from service.engine.work import EVENT_BYTES, READOUT_BYTES, Problem, Submission
 from service.engine.worker import Worker
 from service.errors import InvalidJson
 from service.http.schemas import Halting, InferRequest, Latents
 from service.runners.runner import View
 from service.settings import Settings
+from service.terms import Asked, AskedRule, beyond, terms_of
 
 EXPECTED = {  # what to say instead of the library's words, by its error type
     "missing": "is missing; every request needs it",
@@ -113,6 +113,7 @@ class Job:
     bundle: Bundle
     include: frozenset[str]
     latents: Latents
+    warnings: tuple[tuple[str, ...], ...]  # for each problem, what to tell with its answer
 
     @property
     def max_steps(self) -> int:
@@ -140,31 +141,37 @@ def prepare(request: InferRequest, worker: Worker, settings: Settings, origin: O
         raise RequestError(
             f"{len(inputs)} problems are too many; this server takes {settings.max_problems}", "input"
         )
-    rule, floor, budget = _rule(request.halting, manifest)
-    max_steps, min_steps = _steps(request, manifest, floor, budget)
+    halting = None if request.halting is None else AskedRule(**dict(request.halting))
+    asked = Asked(request.max_steps, request.min_steps, halting, request.deadline_ms)
+    terms = terms_of(asked, manifest, origin.arrived)
     latents = request.latents or Latents()
-    if latents.select != "none" and (len(manifest.state) != 1 or len(manifest.state[0].shape) != 3):
-        raise RequestError(f"{manifest.name} has no single state (N, D); leave latents out", "latents.select")
+    single = len(manifest.state) == 1 and len(manifest.state[0].shape) == 3
+    if latents.select in ("readout", "pooled") and not single:
+        raise RequestError(
+            f"{manifest.name} has no single state (N, D) to take the {latents.select} of; select full",
+            "latents.select",
+        )
     include = frozenset(["probabilities"] if request.include is None else request.include)
-    deadline = None if request.deadline_ms is None else origin.arrived + request.deadline_ms / 1000
-    problems = []
+    problems, warnings = [], []
     for index, problem in enumerate(inputs):
         field = f"input.{index}" if listed else "input"
         row = worker.layout.row(worker.codec.encode(problem, field), field)
         problems.append(
             Problem(
                 row=row,
-                max_steps=max_steps,
-                min_steps=min_steps,
-                rule=rule,
-                deadline=deadline,
+                max_steps=terms.max_steps,
+                min_steps=terms.min_steps,
+                rule=terms.rule,
+                deadline=terms.deadline,
                 every_step=origin.streams or "trace" in include,
                 view=_view(latents, worker.codec, row),
             )
         )
+        measured = worker.codec.measure(row.tensors) if manifest.domain and manifest.domain.limits else {}
+        warnings.append((*terms.warnings, *beyond(manifest, measured)))
     reserved = _reserved(problems, worker.layout, settings.max_event_bytes, origin.streams)
     submission = Submission(tuple(problems), origin.arrived, origin.key)
-    return Job(origin.id, submission, reserved, worker.bundle, include, latents)
+    return Job(origin.id, submission, reserved, worker.bundle, include, latents, tuple(warnings))
 
 
 def _view(latents: Latents, codec: Codec, row: Row) -> View | None:
@@ -182,7 +189,8 @@ def _reserved(problems: list[Problem], layout: Layout, limit: int, streams: bool
     kept = 0
     for problem in problems:
         steps = problem.max_steps if problem.every_step and not streams else 1
-        kept += steps * (EVENT_BYTES + _bytes_of(problem.view, problem.row, layout))
+        readout = READOUT_BYTES * math.prod(layout.shape(layout.manifest.logits, problem.row.lengths))
+        kept += steps * (EVENT_BYTES + readout + _bytes_of(problem.view, problem.row, layout))
     if kept <= limit:
         return 0 if streams else kept
     raise RequestError(
@@ -197,63 +205,7 @@ def _bytes_of(view: View | None, row: Row, layout: Layout) -> int:
     if view is None:
         return 0
     whole = layout.bytes_of(layout.manifest.state, row.lengths)
+    if view.select == "full":
+        return whole
     tokens = layout.shape(layout.manifest.state[0], row.lengths)[0]
-    return whole if view.select == "full" else whole // tokens * max(1, len(view.tokens))
-
-
-def _rule(halting: Halting | None, manifest: Manifest) -> tuple[HaltingRule, int, int]:
-    """The halting rule, with the min_steps and max_steps that go with it where the caller gives none."""
-    default, budget = manifest.halting, manifest.steps.default
-    if halting is None:
-        return default.rule(), default.min_steps, budget
-    if halting.target_accuracy is not None:
-        point = _calibrated(halting, manifest)
-        measured = manifest.calibration.max_steps if manifest.calibration else budget
-        return point.rule(), default.min_steps, min(measured, manifest.steps.limit)
-    if halting.criterion is None:
-        raise RequestError("give a criterion, or a target_accuracy instead", "halting.criterion")
-    criterion = CRITERIA.get(halting.criterion)
-    computed = ", ".join(("none", *manifest.scores))
-    if criterion is None or criterion.name not in ("none", *manifest.scores):
-        what = "is unknown" if criterion is None else f"is not computed by {manifest.name}"
-        raise RequestError(
-            f"criterion {halting.criterion!r} {what}; choose one of {computed}", "halting.criterion"
-        )
-    threshold = criterion.default if halting.threshold is None else halting.threshold
-    try:  # the criterion is known and the patience positive: what is left to refuse is the threshold
-        return HaltingRule(criterion.name, threshold, halting.patience or 1), 1, budget
-    except ValueError as error:
-        raise RequestError(str(error), "halting.threshold") from None
-
-
-def _calibrated(halting: Halting, manifest: Manifest) -> CalibrationPoint:
-    """The cheapest measured threshold whose guarantee is what the caller asks for."""
-    field = "halting.target_accuracy"
-    assert halting.target_accuracy is not None, "only called with a target"
-    for name in ("criterion", "threshold", "patience"):
-        if getattr(halting, name) is not None:
-            raise RequestError(f"target_accuracy chooses the {name}; give one of the two", f"halting.{name}")
-    calibration = manifest.calibration
-    if calibration is None or not calibration.points:
-        raise RequestError(f"{manifest.name} has no calibration; give a criterion and a threshold", field)
-    point = calibration.cheapest(halting.target_accuracy)
-    if point is None:
-        best = max(point.guaranteed for point in calibration.points)
-        raise RequestError(f"{manifest.name} guarantees {best:.4f} at best; ask for that or less", field)
-    return point
-
-
-def _steps(request: InferRequest, manifest: Manifest, floor: int, budget: int) -> tuple[int, int]:
-    """max_steps and min_steps; a floor that is only a default gives way to the caller's budget."""
-    limit = manifest.steps.limit
-    max_steps = budget if request.max_steps is None else request.max_steps
-    if max_steps > limit:
-        raise RequestError(f"max_steps is over the {limit} steps that {manifest.name} allows", "max_steps")
-    if request.min_steps is None:
-        return max_steps, min(floor, max_steps)
-    if request.min_steps > max_steps:
-        where = "your max_steps" if request.max_steps is not None else "the default max_steps"
-        raise RequestError(
-            f"min_steps is over {where} of {max_steps}; lower one or raise the other", "min_steps"
-        )
-    return max_steps, request.min_steps
+    return whole // tokens * max(1, len(view.tokens))

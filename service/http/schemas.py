@@ -9,78 +9,13 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic.config import JsonDict
 
 from model.halting import FAR, MOST_STEPS
-from service.settings import Settings
+from model.manifest import DType
 
 LONGEST_DEADLINE = 86_400_000  # ms, a day
 LONGEST_NAME = 256  # characters of a model or a criterion
 MOST_PARTS = 16  # items of a list of a few known words
-
-EXAMPLES: dict[str, JsonDict] = {  # by task
-    "graph": {
-        "model": "graph",
-        "input": {"edges": [["a", "b"], ["b", "c"]], "source": "a", "target": "c"},
-        "max_steps": 16,
-        "halting": {"criterion": "kl", "threshold": 0.001},
-        "include": ["probabilities", "scores"],
-    },
-    "logic": {"model": "logic", "input": {"expression": "T & !(F | T)"}, "max_steps": 64},
-    "text": {
-        "model": "text",
-        "input": {
-            "facts": ["Ann is the parent of Bob", "Cid is the child of Bob"],
-            "query": "Ann is the grandparent of Cid",
-        },
-        "max_steps": 64,
-    },
-}
-
-
-def problem_schemas(settings: Settings) -> list[dict[str, Any]]:
-    """What `input` may be on a server with these settings: one problem of a kind, or a list of problems."""
-    node = {"type": ["string", "integer"]}
-    text = {"type": "string", "maxLength": settings.max_body_bytes}
-    edge = {"type": "array", "items": node, "minItems": 2, "maxItems": 2}
-    sentences = {"type": "array", "minItems": 1, "maxItems": settings.max_edges, "items": text}
-    problems = [
-        _problem(
-            "GraphProblem",
-            "Is the target reachable from the source along the directed edges?",
-            edges={"type": "array", "maxItems": settings.max_edges, "items": edge},
-            source=node,
-            target=node,
-            nodes={"type": "array", "maxItems": settings.max_nodes, "items": node},
-        ),
-        _problem(
-            "LogicProblem",
-            "Is the expression true? ! binds more tightly than &, and & than |.",
-            expression={**text, "description": "T, F, !, &, | and brackets; blanks mean nothing."},
-        ),
-        _problem(
-            "TextProblem",
-            "Does the query follow from the facts? Sentences like 'Ann is the parent of Bob'.",
-            facts={"anyOf": [sentences, text]},
-            query=text,
-        ),
-    ]
-    items = {"anyOf": problems}
-    return [
-        *problems,
-        {"type": "array", "minItems": 1, "maxItems": settings.max_problems, "items": items},
-    ]
-
-
-def _problem(title: str, description: str, **properties: object) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "title": title,
-        "description": description,
-        "required": [name for name in properties if name != "nodes"],
-        "additionalProperties": False,
-        "properties": properties,
-    }
 
 
 class Part(BaseModel):
@@ -134,10 +69,6 @@ class Latents(Part):
 class InferRequest(Part):
     """One problem or a list of them, and how long to think about each."""
 
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, json_schema_extra={"examples": [*EXAMPLES.values()]}
-    )
-
     model: str | None = Field(
         default=None,
         max_length=LONGEST_NAME,
@@ -167,29 +98,40 @@ class InferRequest(Part):
     latents: Latents | None = Field(default=None, description="Absent: no latents.")
 
 
-Answer = bool | int | float | str | None
+One = bool | int | float | str
+Answer = One | list[One] | None  # one per token where the readout is of that kind; none where it is a tensor
+Label = str | list[str] | None
 Shares = dict[str, float]
+Probabilities = Shares | list[Shares] | None
 Scores = dict[str, float | None]
 
 
 class Tensor(Part):
-    """A selection of the state. data is base64 of little-endian values, or nested lists."""
+    """A selection of the state, or a readout. data is base64 of little-endian values, or nested lists."""
 
     shape: list[int]
-    dtype: Literal["float32", "float16"]
+    dtype: DType
     encoding: Literal["base64", "json"]
     data: Any
 
 
-class TraceStep(Part):
+class Shown(Part):
+    """What steps and results show. What only some models or requests have is absent for the others."""
+
+    answer: Answer
+    label: Label
+    probabilities: Probabilities = None
+    scores: Scores | None = None
+    output: Tensor | None = Field(default=None, description="The readout, where that is the answer.")
+    latents: Tensor | dict[str, Tensor] | None = Field(
+        default=None, description="The selection of the state; by name where the model has several states."
+    )
+
+
+class TraceStep(Shown):
     """One step of one problem."""
 
     step: int
-    answer: Answer
-    label: str | None
-    probabilities: Shares
-    scores: Scores
-    latents: Tensor | None = None
 
 
 class StepEvent(TraceStep):
@@ -198,18 +140,16 @@ class StepEvent(TraceStep):
     index: int
 
 
-class Result(Part):
+class Result(Shown):
     """The end of one problem. answer and label are null where it was cancelled or failed."""
 
-    answer: Answer
-    label: str | None
     steps: int
     max_steps: int
     halt_reason: Literal["halted", "budget", "deadline", "cancelled", "error"]
-    probabilities: Shares | None = None
-    scores: Scores | None = None
-    latents: Tensor | None = None
     trace: list[TraceStep] | None = None
+    warnings: list[str] | None = Field(
+        default=None, description="Why this answer may be wrong. Only where something is known against it."
+    )
     error: str | None = Field(default=None, description="Only where halt_reason is error.")
 
 

@@ -24,10 +24,13 @@ def check_environment() -> None:
         )
 
 
-def open_runner(bundle: Bundle, device: DeviceChoice, backend: BackendChoice, slots: int = 64) -> Runner:
+def open_runner(
+    bundle: Bundle, device: DeviceChoice, backend: BackendChoice, slots: int = 64, cpu_threads: int = 0
+) -> Runner:
     """A runner for the bundle. Never falls back to the CPU where cuda was asked for.
 
-    `auto` as backend prefers ONNX; `auto` as device takes cuda where the backend has it. Raises
+    `auto` as backend prefers ONNX; `auto` as device takes cuda where the backend has it. On a CPU all
+    runners share `cpu_threads` threads; 0: as many as there are cores for this process. Raises
     StartupError where the bundle has no such export, the backend is not installed or the device
     is not there.
     """
@@ -37,29 +40,30 @@ def open_runner(bundle: Bundle, device: DeviceChoice, backend: BackendChoice, sl
     if backend == "onnx":
         if not has_onnx:
             raise StartupError(f"{bundle.folder}: has no ONNX export; choose backend torchscript")
-        return _open_onnx(bundle, device, slots)
+        return _open_onnx(bundle, device, slots, cpu_threads)
     if not bundle.has(TORCHSCRIPT):
         raise StartupError(
             f"{bundle.folder}: has no {TORCHSCRIPT}; choose backend onnx (extra `cpu` or `gpu`)"
         )
-    return _open_torchscript(bundle, device, slots)
+    return _open_torchscript(bundle, device, slots, cpu_threads)
 
 
-def _open_onnx(bundle: Bundle, device: DeviceChoice, slots: int) -> Runner:
+def _open_onnx(bundle: Bundle, device: DeviceChoice, slots: int, cpu_threads: int) -> Runner:
     if not util.find_spec("onnxruntime"):
         raise StartupError("backend onnx needs ONNX Runtime: install the extra `cpu` or the extra `gpu`")
     from service.runners.onnx import OnnxRunner, has_cuda
 
     remedy = "ONNX Runtime finds none: check the driver and install the extra `gpu` instead of `cpu`"
-    return OnnxRunner(bundle, _chosen(device, has_cuda, remedy), slots)
+    return OnnxRunner(bundle, _chosen(device, has_cuda, remedy), slots, cpu_threads)
 
 
-def _open_torchscript(bundle: Bundle, device: DeviceChoice, slots: int) -> Runner:
+def _open_torchscript(bundle: Bundle, device: DeviceChoice, slots: int, cpu_threads: int) -> Runner:
     if not util.find_spec("torch"):
         raise StartupError("backend torchscript needs torch: install the extra `torch`")
     from service.runners.torchscript import TorchScriptRunner, has_cuda
 
-    return TorchScriptRunner(bundle, _chosen(device, has_cuda, "torch finds none: check the driver"), slots)
+    chosen = _chosen(device, has_cuda, "torch finds none: check the driver")
+    return TorchScriptRunner(bundle, chosen, slots, cpu_threads)
 
 
 def _chosen(asked: DeviceChoice, has_cuda: Callable[[], bool], remedy: str) -> Device:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from queue import Empty, SimpleQueue
+
+import numpy as np
 
 from model.codecs import Tensors
 from model.manifest import Manifest
-from model.row import Arrays, Bucket, Row
+from model.row import Arrays, Bucket, Floats, Row
 from service.runners.costs import Costs
 from service.runners.memory import Seat, SlotMemory
 from service.runners.runner import Batch, Carry, Device, Flight, Landing, View, failed
+from service.runners.threads import StepThreads, step_threads
 
 CPU_STATE_BYTES = 64 * 1024  # of state per batch: its activations then stay in L2 (benchmarks/batch_size.py)
 CUDA_ROWS = 256  # a GPU wants all there is
@@ -25,22 +27,23 @@ class HostRunner(ABC):
     """A backend adds the two computations.
 
     On a CPU a few rows that stay in cache beat one large batch, and cores are used by computing
-    several such batches side by side rather than by threads inside one. The thread that calls takes
-    part: what is short it computes itself while it waits for the others.
+    several such batches side by side rather than by threads inside one, which all models of the process
+    share. The thread that calls takes part: what is short it computes itself while it waits.
     """
 
     backend: str
     device: str
     ahead = False
 
-    def __init__(self, manifest: Manifest, device: Device, slots: int) -> None:
+    def __init__(self, manifest: Manifest, device: Device, slots: int, cpu_threads: int) -> None:
         self.device = device
-        self.workers = cores() if device == "cpu" else 1
+        self._threads = step_threads(cpu_threads) if device == "cpu" else StepThreads(1)
+        self.workers = self._threads.count
         self._manifest = manifest
         self._memory = SlotMemory(manifest, slots)
         self._costs = Costs()
+        self._scores = (len(manifest.scores),)  # the shape of a row's
         self._carried = len(manifest.state) + len(manifest.memory)
-        self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="runner")
         self._flights: dict[Flight, list[Seat]] = {}
         self._launched: list[Flight] = []  # and not begun
         self._done: SimpleQueue[Landing | None] = SimpleQueue()  # None: somebody wants the one who waits
@@ -81,11 +84,13 @@ class HostRunner(ABC):
     def land(self) -> list[Landing]:
         landings: list[Landing] = []
         launched, self._launched = self._launched, []
-        own = launched.pop() if launched and self._is_short(launched[-1]) else None
+        here = bool(launched) and self._is_short(launched[-1]) and self._threads.begin_here()
+        own = launched.pop() if here else None
         for flight in launched:
-            self._pool.submit(self._fly, flight)
+            self._threads.submit(partial(self._compute, flight), self._done.put)
         if own is not None:
             landings.append(self._compute(own))
+            self._threads.end()
         elif self._flights:
             landings += self._arrived(self._done.get())
         while True:
@@ -103,8 +108,8 @@ class HostRunner(ABC):
     def wake(self) -> None:
         self._done.put(None)
 
-    def close(self) -> None:
-        self._pool.shutdown()
+    def close(self) -> None:  # noqa: B027  the threads stay, for they are everybody's
+        pass
 
     @staticmethod
     def _arrived(landing: Landing | None) -> list[Landing]:
@@ -113,9 +118,6 @@ class HostRunner(ABC):
     def _is_short(self, flight: Flight) -> bool:
         seats = self._flights[flight]
         return len(seats) * self._costs.of(seats[0].table.bucket) < AT_ONCE_SECONDS
-
-    def _fly(self, flight: Flight) -> None:
-        self._done.put(self._compute(flight))
 
     def _compute(self, flight: Flight) -> Landing:
         """One step of a launched batch; who is new is embedded first."""
@@ -129,15 +131,19 @@ class HostRunner(ABC):
             where, inputs = self._memory.gather(seats)
             outputs = self._run_step(inputs)
             self._memory.scatter(seats[0].table, where, outputs[: self._carried])
+            logits, scores = self._shown(seats, outputs[self._carried :])
         except Exception as error:  # noqa: BLE001  a backend may raise anything; this batch fails alone
             return failed(flight, error)
-        logits, scores = outputs[self._carried :]
         return Landing(flight, logits, scores, self._state, time.perf_counter() - began)
+
+    def _shown(self, seats: Sequence[Seat], outputs: Arrays) -> tuple[Floats, Floats]:
+        """A step's logits and scores, as the manifest has them. Raises ValueError for any other."""
+        logits, scores = (*outputs, np.zeros((len(seats), 0), np.float32))[:2]
+        readout = self._memory.layout.shape(self._manifest.logits, seats[0].table.bucket)
+        for name, array, shape in (("logits", logits, readout), ("scores", scores, self._scores)):
+            if array.shape != (len(seats), *shape):
+                raise ValueError(f"{name} of shape {array.shape}, not {(len(seats), *shape)}")
+        return logits, scores
 
     def _state(self, slot: int, view: View) -> Tensors:
         return view.of(self._memory.state(slot))
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -14,6 +14,7 @@ from model.row import Arrays, Bucket, Layout
 from service.runners.runner import Carry
 
 KEPT_BYTES = 2**20  # an empty table of more than that is given back
+MOST_TABLES = 64  # beyond that any empty one is: axes that are not padded have as many buckets as lengths
 
 
 class Table:
@@ -138,12 +139,13 @@ class SlotMemory:
         seat = self.seats[slot]
         found: Tensors = {}
         for place, spec in enumerate(self.manifest.state, start=self._context):
-            real = tuple(slice(size) for size in self.layout.shape(spec, seat.carry.row.lengths))
-            found[spec.name] = seat.table.arrays[place][seat.place][real]
+            values = seat.table.arrays[place][seat.place]
+            found[spec.name] = self.layout.cut(spec, values, seat.carry.row.lengths)
         return found
 
     def _give_back(self, seat: Seat) -> None:
         table = seat.table
         table.give_back(seat.place)
-        if not table.taken and table.touched * table.row_bytes > KEPT_BYTES:
+        large = table.touched * table.row_bytes > KEPT_BYTES
+        if not table.taken and (large or len(self.tables) > MOST_TABLES):
             del self.tables[table.bucket]

@@ -29,7 +29,7 @@ class View:
             return {name: values[list(self.tokens)] for name, values in state.items()}
         if self.select == "pooled":
             return {name: values.mean(axis=0) for name, values in state.items()}
-        return {name: values.copy() for name, values in state.items()}
+        return {name: np.array(values) for name, values in state.items()}
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ class TorchScriptRunner(HostRunner):
 
     backend = "torchscript"
 
-    def __init__(self, bundle: Bundle, device: Device, slots: int) -> None:
-        super().__init__(bundle.manifest, device, slots)
+    def __init__(self, bundle: Bundle, device: Device, slots: int, cpu_threads: int) -> None:
+        super().__init__(bundle.manifest, device, slots, cpu_threads)
         if device == "cpu":
             torch.set_num_threads(1)  # cores are used by batches side by side
         self._module = _load(bundle.path(TORCHSCRIPT), device)

@@ -192,6 +192,15 @@ def test_the_manifest_for_kubernetes_holds_what_ray_and_the_application_accept()
 
 
 @pytest.mark.filterwarnings("ignore")  # importing Ray warns of what it does to pydantic
+def test_a_replica_computes_on_as_many_threads_as_ray_counts_cores_for_it() -> None:
+    from deploy.ray_app import ClusterSettings, service_settings
+
+    assert service_settings(ClusterSettings(cpus=1.5)).cpu_threads == 2
+    assert service_settings(ClusterSettings(cpus=4, settings={"cpu_threads": 3})).cpu_threads == 3
+    assert service_settings(ClusterSettings(cpus=0)).cpu_threads == 0, "Ray counts none: as found"
+
+
+@pytest.mark.filterwarnings("ignore")  # importing Ray warns of what it does to pydantic
 def test_replicas_are_wanted_for_steps_and_not_for_requests() -> None:
     from deploy.ray_app import ScaleOnSteps
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from model.bounds import MOST_LEVELS
 from model.bundle import MANIFEST, MANIFEST_LIMIT, find_bundles, read_bundle, version_order, write_manifest
 from model.errors import BundleError
 from model.halting import MOST_STEPS
-from model.manifest import MOST_LEVELS
 
 FACTS: dict[str, Any] = {
     "name": "toy",
@@ -23,6 +23,7 @@ FACTS: dict[str, Any] = {
     "inputs": [{"name": "x", "dtype": "float32", "shape": ["B", "N"]}],
     "state": [{"name": "state", "dtype": "float32", "shape": ["B", "N", 4]}],
     "logits": {"name": "logits", "dtype": "float32", "shape": ["B", 2]},
+    "classes": [{"label": "no", "answer": False}, {"label": "yes", "answer": True}],
     "scores": ["kl"],
     "axes": {"N": {"max": 8}},
     "steps": {"default": 4, "limit": 8},

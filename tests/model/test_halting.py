@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from model import halting
-from model.halting import CRITERIA, HaltingRule, columns, satisfied
+from model.halting import CRITERIA, HaltingRule, decide, terms_of
 
 EVEN, SURE = np.array([[0.0, 0.0]]), np.array([[0.0, 20.0]])
 
@@ -44,17 +44,30 @@ def test_learned_is_a_sigmoid() -> None:
 
 
 def test_each_row_is_held_against_its_own_rule() -> None:
-    where = columns(("confidence", "kl"))
+    criteria = {name: CRITERIA[name] for name in ("none", "confidence", "kl")}
     scores = np.array([[0.9, 0.5], [0.9, 0.5], [0.9, np.nan], [0.9, 0.5]])
-    column = np.array([where["confidence"], where["kl"], where["kl"], where["none"]])
-    threshold, above = np.array([0.8, 0.1, 1.0, 1.0]), np.array([True, False, False, False])
-    assert satisfied(scores, column, threshold, above).tolist() == [True, False, False, False]
+    rules = [HaltingRule("confidence", 0.8), *(HaltingRule("kl", value) for value in (0.1, 1)), HaltingRule()]
+    terms = np.stack([terms_of(rule, 1, 4, criteria) for rule in rules])
+    depth, held_for = np.full(4, 3), np.zeros(4, np.int64)
+    halted, spent, held_for = decide(scores, depth, held_for, terms)
+    assert halted.tolist() == [True, False, False, False]
+    assert held_for.tolist() == [1, 0, 0, 0]
+    assert not spent.any()
+    assert decide(scores, depth + 1, held_for, terms)[1].all(), "a budget of four steps"
+
+
+def test_a_model_without_scores_only_spends_its_budget() -> None:
+    terms = terms_of(HaltingRule(), 1, 2, {"none": CRITERIA["none"]})
+    nothing, held_for = np.zeros((1, 0)), np.zeros(1, np.int64)
+    for depth, over in ((1, False), (2, True)):
+        halted, spent, held_for = decide(nothing, np.array([depth]), held_for, terms)
+        assert (halted[0], spent[0]) == (False, over)
 
 
 @pytest.mark.parametrize(
     ("rule", "words"),
     [
-        (("sleep", 0.1, 1), "unknown criterion 'sleep'; choose one of none"),
+        (("sleep", 1e300, 1), r"threshold 1e\+300 is out of range for sleep: choose from -1e\+06"),
         (("confidence", 1.5, 1), "threshold 1.5 is out of range for confidence: choose from 0 to 1"),
         (("kl", -1.0, 1), "out of range"),
         (("kl", float("nan"), 1), "out of range"),

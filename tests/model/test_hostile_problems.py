@@ -10,9 +10,12 @@ import pytest
 from model.codecs import Codec, CodecLimits
 from model.codecs.graph import GraphCodec
 from model.codecs.logic import LogicCodec
-from model.codecs.text import LONGEST, TextCodec
+from model.codecs.sentences import LONGEST
+from model.codecs.tensors import TensorsCodec
+from model.codecs.text import TextCodec
 from model.codecs.words import WordsCodec
 from model.errors import RequestError
+from model.manifest import Manifest
 from tests.pauses import longest_pause
 
 BODY = 2**20  # characters of a body
@@ -88,19 +91,88 @@ LOGICS: list[dict[str, Any]] = [
     {"expression": "( " * 2**15},
     {"expression": "T", "x" * BODY: 1},
 ]
+SMALL: dict[str, Any] = {"x": [[0.5]], "ids": [1], "real": [True]}
+WIDE = {  # the longest axes there are
+    "name": "wide",
+    "version": "1",
+    "task": "wide",
+    "codec": {"name": "tensors"},
+    "readout": {"kind": "tensor"},
+    "inputs": [
+        {"name": "x", "dtype": "float32", "shape": ["B", "N", "M"]},
+        {"name": "ids", "dtype": "int64", "shape": ["B", "N"]},
+        {"name": "real", "dtype": "bool", "shape": ["B", "N"]},
+    ],
+    "state": [{"name": "state", "dtype": "float32", "shape": ["B", "N", 1]}],
+    "logits": {"name": "logits", "dtype": "float32", "shape": ["B"]},
+    "axes": {"N": {"max": 2**20}, "M": {"max": 2**20}},
+    "steps": {"default": 1, "limit": 1},
+    "example": {"tensors": SMALL},
+    "files": {},
+}
+
+
+def nested(levels: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def packed(shape: Any, data: Any, dtype: Any = "float32") -> dict[str, Any]:
+    return {"shape": shape, "dtype": dtype, "data": data}
+
+
+TENSORS: list[dict[str, Any]] = [
+    *(
+        {"tensors": {**SMALL, name: value}}
+        for name, value in (
+            ("x", nested(BODY // 2)),
+            ("x", [[]] * (BODY // 3)),
+            ("x", [[0]] * (BODY // 4)),
+            ("x", [[0] * (BODY // 2)]),
+            ("x", [*[[0]] * (BODY // 4), [0, 0]]),
+            ("x", [*[[0]] * (BODY // 4), 0]),
+            ("x", [[1e308] * (BODY // 6)]),
+            ("x", [[10**4000] * (BODY // 4000)]),
+            ("x", "x" * BODY),
+            ("x", {"x" * BODY: 1}),
+            ("x", {str(place): 0 for place in range(BODY // 9)}),
+            ("x", packed([2**20, 2**20], "A" * BODY)),
+            ("x", packed([1, BODY * 3 // 16], "A" * BODY)),
+            ("x", packed([1, BODY * 3 // 16], "/" * BODY)),
+            ("x", packed([1, BODY * 3 // 16], "\u0300" * BODY)),
+            ("x", packed([1] * (BODY // 2), "")),
+            ("x", packed([10**4000, 10**4000], "")),
+            ("x", packed([1, 1], [0] * (BODY // 2))),
+            ("x", packed([1, 1], "", nested(BODY // 2))),
+            ("ids", [0] * (BODY // 2)),
+            ("ids", [*[0] * (BODY // 2), None]),
+            ("ids", [2**63] * (BODY // 20)),
+            ("real", [True] * (BODY // 5)),
+            ("real", packed([BODY // 2], "/" * (BODY // 2 * 4 // 3 + 2), "bool")),
+            ("x" * BODY, 1),
+        )
+    ),
+    {"tensors": {str(place): [] for place in range(BODY // 9)}},
+    {"tensors": SMALL, "x" * BODY: 1},
+    {"tensors": nested(BODY // 2)},
+]
 LIMITS = CodecLimits()
+TENSORS_CODEC = TensorsCodec(Manifest.model_validate(WIDE))
 CASES: list[tuple[Codec, dict[str, Any]]] = [
     *((TextCodec(LIMITS), problem) for problem in TEXTS),
     *((WordsCodec(LIMITS), problem) for problem in TEXTS),
     *((GraphCodec(LIMITS), problem) for problem in GRAPHS),
     *((LogicCodec(LIMITS), problem) for problem in LOGICS),
+    *((TENSORS_CODEC, problem) for problem in TENSORS),
 ]
 
 
 def sent(codec: Codec, problem: dict[str, Any]) -> str:
-    """What the caller is told; nothing where the problem was encoded."""
+    """What the caller is told; nothing where the problem was encoded, and measured."""
     try:
-        codec.encode(problem, "input")
+        codec.measure(codec.encode(problem, "input"))
     except RequestError as refusal:
         return f"{refusal.field} {refusal.message}"
     return ""

@@ -110,13 +110,31 @@ def test_what_is_no_problem_is_told_with_its_field(problem: object, message: str
 
 
 def test_too_long_counts_characters_without_blanks() -> None:
-    codec = LogicCodec(CodecLimits(max_nodes=5))
-    assert codec.encode({"expression": " ! ( T )"}, "input")["mask"].sum() == 6
-    assert len(codec.encode({"expression": "T & F | T"}, "input")["tokens"]) == 7
-    assert refusal({"expression": "T & F | !T"}, codec) == (
-        "6 characters are too many; this server takes 5",
-        "input.expression",
-    )
+    for limits in (CodecLimits(max_nodes=7), CodecLimits(axes={"N": 7})):  # with the brackets around it
+        codec = LogicCodec(limits)
+        assert codec.encode({"expression": " ! ( T )"}, "input")["mask"].sum() == 6
+        assert len(codec.encode({"expression": "T & F | T"}, "input")["tokens"]) == 7
+        assert refusal({"expression": "T & F | !T"}, codec) == (
+            "6 characters are too many; this server takes 5",
+            "input.expression",
+        )
+
+
+@pytest.mark.parametrize(
+    ("text", "levels", "negations"),
+    [
+        ("T", 0, 0),
+        ("T & F | !T", 1, 1),
+        ("((((T))))", 0, 0),
+        ("!!!(F | !!T) & !!!!F", 2, 5),
+        ("!T & !T & !T", 1, 1),
+        ("((T & F) | F) & T", 3, 0),
+        ("!(!(!T)) | T", 1, 3),
+    ],
+)
+def test_what_a_value_has_to_pass_is_measured(text: str, levels: int, negations: int) -> None:
+    measured = CODEC.measure(CODEC.encode({"expression": text}, "input"))
+    assert measured == {"characters": len("".join(text.split())), "levels": levels, "negations": negations}
 
 
 def test_a_long_text_is_refused_before_it_is_read_character_by_character() -> None:
@@ -126,7 +144,7 @@ def test_a_long_text_is_refused_before_it_is_read_character_by_character() -> No
 
 @pytest.mark.parametrize("deep", [100, 125, 250, 5000])
 def test_brackets_nest_as_deep_as_there_is_room(deep: int) -> None:
-    codec = LogicCodec(CodecLimits(max_nodes=3 * deep))
+    codec = LogicCodec(CodecLimits(max_nodes=3 * deep + 2))
     text = "(" * deep + "T" + ")" * deep
     assert len(codec.encode({"expression": text}, "input")["tokens"]) == 2 * deep + 3
     message, _ = refusal({"expression": text[:-1]}, codec)

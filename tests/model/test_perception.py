@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -9,12 +10,14 @@ import pytest
 import torch
 
 from model.codecs import CodecLimits
+from model.codecs.generations import GENERATIONS
 from model.codecs.logic import LogicCodec
-from model.codecs.text import GENERATIONS, START, TextCodec
+from model.codecs.text import START, TextCodec
 from model.config import RecurrentConfig
 from model.perception import BracketInputs, FamilyInputs, hands
 from model.recurrent import RecurrentTransformer
 from model.served import ServedModel
+from training.forms import torch_form
 
 CONFIG = RecurrentConfig(
     width=16, heads=2, feed_forward=24, layer_scale=1.0, perception="family", keep_given=True
@@ -42,13 +45,9 @@ def network(config: RecurrentConfig = CONFIG) -> RecurrentTransformer:
 @torch.inference_mode()
 def test_the_served_model_says_what_the_network_says() -> None:
     model, problem = network(), inputs()
-    served = ServedModel(model).eval()
-    assert served.context == ("attention", "places", "wanted", "given", "known", "real")
-    tensors = served.embed(*problem)
-    for taken in range(4):
-        *following, logits, _ = served.step(*tensors, torch.full((1,), taken))
-        tensors = (*tensors[: len(served.context)], *following)
-        torch.testing.assert_close(logits, model(problem, taken + 1))
+    assert ServedModel(model).context == ("attention", "places", "wanted", "given", "known", "real")
+    for taken, (*_, logits, _) in enumerate(torch_form(model).walk(problem, 4), start=1):
+        torch.testing.assert_close(logits, model(problem, taken))
 
 
 @torch.inference_mode()
@@ -98,16 +97,13 @@ def test_padding_and_order_change_nothing() -> None:
 @torch.inference_mode()
 def test_who_is_given_stays_and_word_travels_one_link_a_step() -> None:
     model, problem = network(), inputs()
-    context, state = model.embed(problem)
-    start, blank = state, model.blank(problem)
+    context, start = model.embed(problem)
     first = int(problem.placed.argmax())  # Cid, then Bob, then Ann and Dan; Eve and Fay never
     assert model.marked(problem)[0, :, 0].nonzero().flatten().tolist() == [first]
     heard = []
-    for taken in range(3):
-        state = model.step(state, context, problem.mask, torch.full((1,), taken))
-        blank = model.step(
-            blank, context._replace(given=None, known=None), problem.mask, torch.full((1,), taken)
-        )
+    told = model.walk(start, context, problem.mask, 3)
+    untold = model.walk(model.blank(problem), context._replace(given=None, known=None), problem.mask, 3)
+    for state, blank in itertools.islice(zip(told, untold, strict=True), 1, None):
         assert torch.equal(state[0, first], start[0, first])
         different = (state - blank).abs().amax(dim=-1)[0] > 1e-6
         heard.append(np.flatnonzero(different.numpy()).tolist())

@@ -11,9 +11,10 @@ from model import halting
 from model.config import RecurrentConfig
 from model.halting import Array
 from model.perception import GraphInputs
-from model.recurrent import RecurrentTransformer
+from model.recurrent import RecurrentTransformer, last
 from model.scores import SCORES
 from model.served import ServedModel
+from training.forms import torch_form
 
 ABLATIONS = (
     RecurrentConfig(width=16, heads=2, feed_forward=24),
@@ -49,6 +50,7 @@ def network(config: RecurrentConfig) -> RecurrentTransformer:
 
 
 def looped(model: RecurrentTransformer, inputs: GraphInputs, steps: int) -> tuple[Tensor, Tensor]:
+    """Embed, step and step again, written out: what the plain loop is held against."""
     context, state = model.embed(inputs)
     for taken in range(steps):
         state = model.step(state, context, inputs.mask, torch.full((len(inputs.roles),), taken))
@@ -59,6 +61,10 @@ def looped(model: RecurrentTransformer, inputs: GraphInputs, steps: int) -> tupl
 @torch.inference_mode()
 def test_forward_is_a_repeated_step(config: RecurrentConfig) -> None:
     model, inputs = network(config), problem(3, 6)
+    context, start = model.embed(inputs)
+    halfway = last(model.walk(start, context, inputs.mask, 2))
+    end = last(model.walk(halfway, context, inputs.mask, 3, taken=2))
+    assert torch.equal(end, looped(model, inputs, 5)[0])
     for steps in (0, 1, 5):
         assert torch.equal(model(inputs, steps), looped(model, inputs, steps)[1])
 
@@ -67,12 +73,8 @@ def test_forward_is_a_repeated_step(config: RecurrentConfig) -> None:
 @torch.inference_mode()
 def test_the_served_model_says_what_the_network_says(config: RecurrentConfig) -> None:
     model, inputs = network(config), problem(3, 6)
-    served = ServedModel(model).eval()
-    tensors = served.embed(*inputs)
-    for taken in range(5):
-        *following, logits, _ = served.step(*tensors, torch.full((3,), taken))
-        tensors = (*tensors[: len(served.context)], *following)
-        torch.testing.assert_close(logits, model(inputs, taken + 1))
+    for taken, (*_, logits, _) in enumerate(torch_form(model).walk(inputs, 5), start=1):
+        torch.testing.assert_close(logits, model(inputs, taken))
 
 
 @torch.inference_mode()
@@ -135,24 +137,14 @@ def test_the_scores_of_a_step_are_the_reference_formulas() -> None:
     model = network(ABLATIONS[0])
     inputs = problem(4, 7, seed=2)
     inputs.mask[1, 5:6] = False
-    served = ServedModel(model).eval()
-    with torch.inference_mode():
-        tensors = served.embed(*inputs)
-        for taken in range(4):
-            *_, state, readout, delta, stability = (tensor.double().numpy() for tensor in tensors)
-            *following, logits, scores = served.step(*tensors, torch.full((4,), taken))
-            tensors = (*tensors[: len(served.context)], *following)
-            expected = reference(
-                logits.double().numpy(),
-                readout,
-                following[0].double().numpy(),
-                state,
-                delta,
-                stability,
-                inputs,
-            )
-            for name, column in expected.items():
-                np.testing.assert_allclose(scores[:, SCORES.index(name)], column, atol=2e-6, err_msg=name)
+    form = torch_form(model)
+    before = [tensor.double().numpy() for tensor in form.embed(inputs)[form.context :]]
+    for *following, logits, scores in form.walk(inputs, 4):
+        state, readout, delta, stability = before
+        before = [tensor.double().numpy() for tensor in following]
+        expected = reference(logits.double().numpy(), readout, before[0], state, delta, stability, inputs)
+        for name, column in expected.items():
+            np.testing.assert_allclose(scores[:, SCORES.index(name)], column, atol=2e-6, err_msg=name)
 
 
 def test_a_halting_head_adds_one_score_and_changes_nothing_else() -> None:

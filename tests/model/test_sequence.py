@@ -12,7 +12,7 @@ from model.config import RecurrentConfig
 from model.layers import nearest_match, rotated
 from model.perception import SequenceInputs
 from model.recurrent import RecurrentTransformer
-from model.served import ServedModel
+from training.forms import torch_form
 
 NEAREST = RecurrentConfig(
     width=16, heads=4, feed_forward=24, layer_scale=1.0, perception="characters", attention="nearest"
@@ -149,12 +149,8 @@ def test_the_first_token_is_read_and_every_token_can_be(config: RecurrentConfig)
 def test_the_served_model_says_what_the_network_says(config: RecurrentConfig) -> None:
     model, inputs = network(config), problem(3, 6)
     inputs.mask[1, 4:] = False
-    served = ServedModel(model).eval()
-    tensors = served.embed(*inputs)
-    for taken in range(4):
-        *following, logits, _ = served.step(*tensors, torch.full((3,), taken))
-        tensors = (*tensors[: len(served.context)], *following)
-        torch.testing.assert_close(logits, model(inputs, taken + 1))
+    for taken, (*_, logits, _) in enumerate(torch_form(model).walk(inputs, 4), start=1):
+        torch.testing.assert_close(logits, model(inputs, taken))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from model.codecs import CodecLimits
-from model.codecs.text import GENERATIONS, REACH, START, TextCodec, offset_of, relation_of
+from model.codecs.generations import GENERATIONS, SPAN, later
+from model.codecs.sentences import REACH, offset_of, relation_of
+from model.codecs.text import START, TextCodec
 from model.errors import RequestError
 
 CODEC = TextCodec(CodecLimits(max_nodes=12, max_edges=12))
@@ -114,12 +116,12 @@ def test_two_words_may_be_one_relation() -> None:
         (
             {"facts": ["Ann is the parent of Bob", "Bob is the parent of Ann"]},
             "input.facts.1",
-            "contradicts fact 0 on 'Bob' and 'Ann'",
+            "by the other facts, 'Bob' stands 1 generation below 'Ann'",
         ),
         (
             {"facts": ["Ann is the sibling of Bob", "Cid is the child of Bob", "Bob is the child of Ann"]},
             "input.facts.2",
-            "contradicts fact 0",
+            "by the other facts, 'Bob' stands as high as 'Ann'",
         ),
         (
             {
@@ -132,7 +134,24 @@ def test_two_words_may_be_one_relation() -> None:
                 ]
             },
             "input.facts.2",
-            "somebody their own ancestor",
+            "by the other facts, 'Cid' stands 3 generations below 'Ann'",
+        ),
+        (
+            {"facts": ["Ann is the sibling of Bob", "Bob is the sibling of Cid", "Ann is the parent of Cid"]},
+            "input.facts.2",
+            "by the other facts, 'Ann' stands as high as 'Cid'; leave one out",
+        ),
+        (
+            {
+                "facts": [
+                    "Ann is the parent of Bob",
+                    "Bob is the parent of Cid",
+                    "Cid is the parent of Dan",
+                    "Ann is the grandparent of Dan",
+                ]
+            },
+            "input.facts.3",
+            "this contradicts the rest: by the other facts, 'Ann' stands 3 generations above 'Dan'",
         ),
         ({"facts": ["Ann is the " + "great-" * 15 + "grandchild of Bob"]}, "input.facts.0", "17 generations"),
         (
@@ -163,6 +182,67 @@ def test_what_is_missing_is_named(missing: str) -> None:
     assert caught.value.field == f"input.3.{missing}"
     with pytest.raises(RequestError, match="is an object"):
         CODEC.encode([], "input")
+
+
+def line(people: int) -> list[str]:
+    """P0 above P1 above P2 ..., told from both ends, so that families meet late."""
+    facts = [f"P{place} is the parent of P{place + 1}" for place in range(people - 1)]
+    return [*facts[::2], *facts[1::2]]
+
+
+def test_a_family_is_as_tall_as_the_clock_can_tell_apart() -> None:
+    """One generation more, and the oldest would stand where a question looks for a far descendant."""
+    assert later(START, SPAN) != later(START, -REACH)
+    assert later(START, SPAN + 1) == later(START, -REACH)
+    codec = TextCodec(CodecLimits())
+    lowest = f"P{SPAN}"
+    for relation in range(-REACH, REACH + 1):
+        problem = {"facts": line(SPAN + 1), "query": f"P0 is the {relation_of(relation)} of {lowest}"}
+        assert later(START, SPAN) not in codec.encode(problem, "input")["asked"]
+    with pytest.raises(RequestError, match="stand 44 generations apart; 43 are the most") as caught:
+        codec.encode({"facts": line(SPAN + 2), "query": "P0 is the parent of P1"}, "input")
+    assert caught.value.field.startswith("input.facts.")
+    apart = [*line(SPAN + 1), *(fact.replace("P", "Q") for fact in line(SPAN + 1))]
+    assert codec.encode({"facts": apart, "query": "P0 is the parent of P1"}, "input")["mask"].all()
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_facts_are_refused_exactly_from_the_first_that_has_no_generations(seed: int) -> None:
+    """Against a plain search: random facts, most of them true of somebody's generations."""
+    draw = np.random.default_rng(seed)
+    people = int(draw.integers(3, 12))
+    heights = draw.integers(-5, 6, people)
+    facts, known = [], []
+    refused = None
+    for index in range(25):
+        one, other = draw.permutation(people)[:2].tolist()
+        above = int(heights[one] - heights[other]) if draw.random() < 0.9 else int(draw.integers(-3, 4))
+        facts.append(f"P{one} is the {relation_of(above)} of P{other}")
+        said = seen_from(other, known).get(one)
+        if said is not None and said != above:
+            refused = index
+            break
+        known.append((one, other, above))
+    codec, query = TextCodec(CodecLimits()), facts[0]
+    if refused is None:
+        assert codec.encode({"facts": facts, "query": query}, "input")["mask"].all()
+    else:
+        with pytest.raises(RequestError, match="contradicts the rest") as caught:
+            codec.encode({"facts": facts, "query": query}, "input")
+        assert caught.value.field == f"input.facts.{refused}"
+
+
+def seen_from(person: int, known: list[tuple[int, int, int]]) -> dict[int, int]:
+    """Generations above a person, of everybody who is related to them by what is known."""
+    found, waiting = {person: 0}, [person]
+    while waiting:
+        here = waiting.pop()
+        for one, other, above in known:
+            for near, far, step in ((one, other, -above), (other, one, above)):
+                if near == here and far not in found:
+                    found[far] = found[here] + step
+                    waiting.append(far)
+    return found
 
 
 def test_a_large_family_is_read_quickly_and_long_lines_are_no_trap() -> None:

@@ -57,3 +57,13 @@ def test_what_was_never_learned_is_refused(change: dict[str, Any], field: str, l
     with pytest.raises(RequestError, match=line) as raised:
         CODEC.encode({**GOOD, **change}, "input")
     assert raised.value.field == field
+
+
+def test_a_problem_is_as_long_as_the_model_reads_and_no_longer() -> None:
+    facts = [f"P{place % 5} is the parent of P{place % 5 + 1}" for place in range(9)]
+    problem = {"facts": facts[:5], "query": "P0 is the parent of P1"}
+    codec = WordsCodec(CodecLimits(axes={"N": 1 + 7 * 6 + 6}))
+    assert len(codec.encode(problem, "input")["tokens"]) == 1 + 7 * 6
+    with pytest.raises(RequestError, match="6 facts are too many; this model reads 5") as raised:
+        codec.encode({**problem, "facts": facts[:6]}, "input")
+    assert raised.value.field == "input.facts"

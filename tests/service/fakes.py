@@ -192,6 +192,9 @@ class FakeObserver:
     rows: list[int] = field(default_factory=list)
     reasons: list[HaltReason] = field(default_factory=list)
     loads: list[tuple[int, int]] = field(default_factory=list)
+    yields: int = 0
+    restarts: int = 0
+    dropped_steps: int = 0
 
     def stepped(self, rows: int, seconds: float) -> None:
         assert seconds >= 0
@@ -206,6 +209,15 @@ class FakeObserver:
     def load(self, running: int, waiting: int, slots: int) -> None:
         assert 0 <= running <= slots
         self.loads.append((running, waiting))
+
+    def yielded(self) -> None:
+        self.yields += 1
+
+    def restarted(self) -> None:
+        self.restarts += 1
+
+    def dropped(self, steps: int) -> None:
+        self.dropped_steps += steps
 
 
 class FakeClock:

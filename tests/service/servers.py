@@ -23,8 +23,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from model.bundle import Bundle
-from model.codecs import CodecLimits, Tensors
-from model.codecs.graph import GraphCodec
+from model.codecs import CodecLimits, Tensors, codec_of
 from model.manifest import Manifest
 from model.row import Bucket, Row
 from service.app import create_app
@@ -185,12 +184,13 @@ def counting_app(bundles: Sequence[Bundle], runner: CountingRunner, settings: Se
     """An application over the counting model; its first bundle has `runner`, others runners of their own."""
 
     def opener(settings: Settings, metrics: Metrics) -> Fleet:
-        codec = GraphCodec(CodecLimits(settings.max_nodes, settings.max_edges))
+        limits = CodecLimits(settings.max_nodes, settings.max_edges)
         budget = budget_of(settings)
         workers = []
         for place, bundle in enumerate(bundles):
             own = runner if place == 0 else CountingRunner()
             observer = metrics.of_model(bundle.manifest.name, settings.slots)
+            codec = codec_of(bundle.manifest, limits, settings.codecs)
             workers.append(
                 Worker(bundle, codec, partial(lambda own: own, own), limits_of(settings), observer, budget)
             )

@@ -1,9 +1,13 @@
-"""Twelve clients at a time, many of them no good, for fifteen seconds: nobody notices, nothing is left."""
+"""Twelve clients at a time, many of them no good, for fifteen seconds: nobody notices, nothing is left.
+
+`make soak` does it for a minute.
+"""
 
 from __future__ import annotations
 
 import gc
 import logging
+import os
 import random
 from collections.abc import Callable
 
@@ -13,7 +17,7 @@ from service.http.protocol import Connection
 from tests.service.chaos import KINDS, chaos
 from tests.service.servers import Body, chain, eventually, serving
 
-SECONDS = 15
+SECONDS = float(os.environ.get("CHAOS_SECONDS", "15"))
 SHORT = {"head_seconds": 1, "body_seconds": 1, "keep_alive_seconds": 1, "send_seconds": 1}
 
 

@@ -43,6 +43,8 @@ def test_a_command_of_the_page_does_what_the_page_says(address: str, command: st
     assert done.returncode == 0, done.stderr
     if "frames" in command:
         assert (tmp_path / "frames.bin").stat().st_size > 1000
+    elif "dropped_steps" in command:
+        assert done.stdout.strip() == '"dropped_steps":0', "curl reads as fast as one model thinks"
     elif "stream" in command:
         assert "event: done" in done.stdout
     elif "/v1/infer" in command:
@@ -50,13 +52,21 @@ def test_a_command_of_the_page_does_what_the_page_says(address: str, command: st
         wrong = any(fault in command for fault in ('["b"]]', "T & & F"))
         (ErrorBody if wrong else InferAnswer).model_validate(body)
         assert not wrong or body in ERRORS, "the page shows the very answer"
+        warned = any(rash in command for rash in ('"kl"', "!!!!"))
+        for result in [] if wrong else body["results"]:
+            assert ("warnings" in result) is warned
+        if '"kl"' in command:
+            assert body["results"][0]["warnings"] == ANSWERS[1]["results"][0]["warnings"]
+        if '"latent_diff"' in command:
+            assert (body["results"][0]["answer"], body["results"][0]["steps"]) == (True, 5)
     else:
         assert '{"error":' not in done.stdout
 
 
 def test_the_page_shows_an_answer_and_an_error_in_their_real_shape() -> None:
-    assert len(ANSWERS) == 1
-    InferAnswer.model_validate(ANSWERS[0])
+    assert len(ANSWERS) == 2
+    for answer in ANSWERS:
+        InferAnswer.model_validate(answer)
     assert len(ERRORS) == 2
     for error in ERRORS:
         ErrorBody.model_validate(error)

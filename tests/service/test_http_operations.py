@@ -12,11 +12,6 @@ from typing import Any
 import pytest
 
 from model.bundle import version_order
-from model.codecs import CodecLimits
-from model.codecs.graph import GraphCodec
-from model.codecs.logic import LogicCodec
-from model.codecs.text import TextCodec
-from service.http.schemas import InferRequest
 from service.metrics import Metrics
 from service.settings import read_settings
 from tests.service.servers import CountingRunner, Running, chain, counting_bundle, eventually, serving
@@ -33,6 +28,10 @@ METRICS = {
     "fathom_running",
     "fathom_waiting",
     "fathom_slot_occupancy",
+    "fathom_yields_total",
+    "fathom_restarts_total",
+    "fathom_dropped_steps_total",
+    "fathom_held_bytes",
 }
 
 
@@ -59,6 +58,7 @@ def test_a_model_shows_its_manifest(server: Running) -> None:
         assert model["calibration"] is None
         assert model["codec"]["name"] == "graph"
         assert server.infer(model["example"]).status_code == 200
+        assert model["schema"]["title"] == "GraphProblem"
     missing = server.client.get("/v1/models/nobody")
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "unknown_model")
 
@@ -151,11 +151,16 @@ def test_metrics_count_requests_steps_and_reasons() -> None:
             'fathom_halt_total{model="graph",reason="budget"} 1.0',
             'fathom_halt_total{model="graph",reason="error"} 0.0',
             'fathom_request_depth_bucket{le="4.0",model="graph"} 2.0',
-            "fathom_request_seconds_count 5.0",
-            "fathom_queue_seconds_count 4.0",
-            "fathom_running 0.0",
-            "fathom_waiting 0.0",
-            "fathom_slot_occupancy 0.0",
+            'fathom_request_seconds_count{model="graph"} 3.0',
+            'fathom_request_seconds_count{model="unknown"} 2.0',
+            'fathom_queue_seconds_count{model="graph"} 4.0',
+            'fathom_running{model="graph"} 0.0',
+            'fathom_waiting{model="graph"} 0.0',
+            'fathom_slot_occupancy{model="graph"} 0.0',
+            'fathom_yields_total{model="graph"} 0.0',
+            'fathom_restarts_total{model="graph"} 0.0',
+            'fathom_dropped_steps_total{model="graph"} 0.0',
+            "fathom_held_bytes 0.0",
         ):
             assert line in page.text.splitlines()
         assert "not-a-label" not in page.text
@@ -165,12 +170,43 @@ def test_gauges_show_what_runs_and_waits() -> None:
     with serving(slots=2) as server:
         held = begin(server, [chain(2)] * 3, **FOREVER)
         server.runner.wait_until(taken=2)
-        while server.metric("fathom_waiting") != 1:
-            pass
-        assert server.metric("fathom_running") == 2
-        assert server.metric("fathom_slot_occupancy") == 1
+        eventually(lambda: server.metric("fathom_waiting", model="graph") == 1)
+        assert server.metric("fathom_running", model="graph") == 2
+        assert server.metric("fathom_slot_occupancy", model="graph") == 1
         held.close()
         server.runner.wait_until(taken=0)
+
+
+def test_what_is_held_for_a_trace_shows_until_it_is_answered() -> None:
+    with serving() as server:
+        server.runner.may_step.clear()
+        terms = {"include": ["trace"], "max_steps": 50, "halting": {"criterion": "none"}}
+        held = begin(server, chain(3), **terms)
+        eventually(lambda: server.metric("fathom_held_bytes") > 0)
+        server.runner.may_step.set()
+        eventually(lambda: server.metric("fathom_held_bytes") == 0)
+        held.close()
+
+
+def test_gauges_are_by_model_and_go_with_it() -> None:
+    metrics = Metrics(read_settings({}))
+    first, second, logic = (metrics.of_model(name, 8) for name in ("graph", "graph", "logic"))
+    first.load(2, 1, 8)
+    second.load(4, 0, 8)
+    logic.load(8, 5, 8)
+
+    def gauges() -> dict[str, float]:
+        lines = re.findall(
+            r'^fathom_(running|waiting|slot_occupancy){model="(\w+)"} (\S+)$',
+            metrics.page().decode(),
+            re.MULTILINE,
+        )
+        return {f"{name} {model}": float(value) for name, model, value in lines}
+
+    graph = {"running graph": 6, "waiting graph": 1, "slot_occupancy graph": 6 / 16}
+    assert gauges() == {**graph, "running logic": 8, "waiting logic": 5, "slot_occupancy logic": 1}
+    metrics.forget(logic)
+    assert gauges() == graph
 
 
 def test_buckets_are_the_operators_choice() -> None:
@@ -205,15 +241,12 @@ def test_openapi_describes_requests_streams_and_errors(server: Running) -> None:
     infer = schema["paths"]["/v1/infer"]["post"]
     body = infer["requestBody"]["content"]["application/json"]
     assert resolve(schema, body["schema"])["additionalProperties"] is False
-    examples = {task: example["value"] for task, example in body["examples"].items()}
-    assert server.infer(examples["graph"]["input"], max_steps=3).status_code == 200
-    codecs = {"graph": GraphCodec, "logic": LogicCodec, "text": TextCodec}
-    for task, codec in codecs.items():
-        codec(CodecLimits()).encode(examples[task]["input"], "input")
-        InferRequest.model_validate(examples[task])
-    assert examples.keys() == codecs.keys()
+    examples = {name: example["value"] for name, example in body["examples"].items()}
+    assert server.client.post("/v1/infer", json=examples["graph"]).status_code == 200
+    assert examples.keys() == {"graph"}, "the models that are served, each once"
+    assert resolve(schema, body["schema"])["examples"] == list(examples.values())
     kinds = resolve(schema, body["schema"])["properties"]["input"]["anyOf"]
-    assert [kind.get("title") for kind in kinds] == ["GraphProblem", "LogicProblem", "TextProblem", None]
+    assert [kind.get("title") for kind in kinds] == ["GraphProblem", None]
     assert {"400", "404", "408", "413", "422", "429", "500", "503"} <= set(infer["responses"])
     assert {"application/json", "text/event-stream", "application/vnd.fathom.frames"} == set(
         infer["responses"]["200"]["content"]

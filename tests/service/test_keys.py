@@ -7,6 +7,8 @@ import threading
 
 import pytest
 
+from service.engine.ticket import Ticket
+from service.engine.work import Submission
 from service.errors import StartupError
 from service.http.front import Keys
 from service.settings import read_settings
@@ -87,3 +89,23 @@ def test_without_the_setting_nothing_is_logged(caplog: pytest.LogCaptureFixture)
     with serving() as server:
         server.client.get("/v1/models?api_key=one")
     assert not [record for record in caplog.records if record.name in ("fathom.access", "uvicorn.access")]
+
+
+@pytest.mark.parametrize(("keys", "accounts"), [("first,second", 2), ("", 1)], ids=["keys", "no keys"])
+def test_every_key_thinks_on_an_account_of_its_own(
+    keys: str, accounts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(api_keys=keys) as server:
+        seen: list[str] = []
+        submit = server.worker.submit
+
+        def noting(submission: Submission, reserved: int = 0) -> Ticket:
+            seen.append(submission.key)
+            return submit(submission, reserved)
+
+        monkeypatch.setattr(server.worker, "submit", noting)
+        for key in ("first", "second", "first"):
+            headers = {"authorization": f"Bearer {key}"}
+            assert server.client.post("/v1/infer", json={"input": chain(2)}, headers=headers).is_success
+    assert seen[0] == seen[2]
+    assert len(set(seen)) == accounts

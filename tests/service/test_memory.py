@@ -73,7 +73,7 @@ def test_requests_of_every_kind_leave_nothing_behind() -> None:
                 for _ in range(rounds):
                     for ask in ROUND:
                         ask(server)
-                eventually(lambda: server.metric("fathom_running") == 0)
+                eventually(lambda: server.metric("fathom_running", model="graph") == 0)
                 gc.collect()
                 kept.append(tracemalloc.get_traced_memory()[0])
         finally:

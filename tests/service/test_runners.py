@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from model.bundle import Bundle, read_bundle
-from model.codecs import CodecLimits, answer_of, codec_of
+from model.codecs import CodecLimits, codec_of
 from model.halting import CRITERIA, HaltingRule
+from model.readout import answer_of
 from model.row import Layout, Row, padded
 from service.engine.engine import Engine, EngineLimits
 from service.engine.work import Finished, Problem, Submission

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from model.calibration import Calibration, CalibrationPoint
 from model.halting import CRITERIA, HaltingRule
-from model.manifest import Calibration, CalibrationPoint
 from model.scores import SCORES
 from training import promise
 from training.bounds import lower_bound

@@ -24,6 +24,9 @@ from training.evaluate import EvaluationPlan, evaluate, read_subject, write
 from training.export import export
 from training.figures import draw
 from training.start import start
+from training.tasks.graph import GraphTask
+from training.tasks.logic import LogicTask
+from training.tasks.text import TextTask
 
 SMALL = [
     "network.width=16",
@@ -68,6 +71,14 @@ def test_a_bundle_vouches_for_both_forms_and_says_how_it_came_about(bundle: Path
     assert manifest.scores == (*SCORES, "learned")
     assert [point.rule() for point in manifest.calibration.points] == list(rules_for(manifest.scores))
     assert not manifest.takes_depth
+
+
+def test_only_a_network_that_keeps_up_says_what_the_shipped_one_is_right_about(bundle: Path) -> None:
+    assert read_bundle(bundle).manifest.domain is None, "two updates teach nothing"
+    for name, task in (("graph", GraphTask()), ("logic", LogicTask()), ("text", TextTask())):
+        shipped = read_bundle(Path("bundles") / name / "1").manifest
+        assert shipped.calibration is not None
+        assert exporting.domain_of(task, shipped.calibration) == task.domain == shipped.domain
 
 
 def test_a_bundle_holds_no_path_of_the_machine_that_made_it(bundle: Path) -> None:

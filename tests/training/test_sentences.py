@@ -11,7 +11,8 @@ import torch
 from rich.console import Console
 
 from model.codecs import CodecLimits
-from model.codecs.text import TextCodec, offset_of
+from model.codecs.sentences import offset_of
+from model.codecs.text import TextCodec
 from model.codecs.words import LENGTH, NAMES, WORDS, WordsCodec
 from training.calibrate import CalibrationPlan
 from training.evaluate import read_subject

@@ -12,7 +12,9 @@ import torch
 from rich.console import Console
 
 from model.codecs import CodecLimits
-from model.codecs.text import GENERATIONS, REACH, START, TextCodec, relation_of
+from model.codecs.generations import GENERATIONS
+from model.codecs.sentences import REACH, relation_of
+from model.codecs.text import START, TextCodec
 from training import run
 from training.config import TEXT, ConfigError, configure, from_json, to_json
 from training.measure import accuracy_at
@@ -142,6 +144,17 @@ def test_sentences_become_what_the_generator_makes(rng: np.random.Generator) -> 
         assert coded["placed"].tolist() == inputs.placed[row][order].tolist()
         assert coded["asked"].tolist() == inputs.asked[row][order].tolist()
         assert (coded["parents"] == inputs.parents[row][order][:, order].numpy()).all()
+
+
+def test_no_family_of_training_is_one_that_serving_refuses(rng: np.random.Generator) -> None:
+    """Told in sentences in any order, every family has generations, and no more than can be told apart."""
+    families = [draw(rng)[0] for draw in KINDS.values() for _ in range(20)]
+    families += [*trees(rng, 100, 14).parents, *chains(rng, 50, max(TASK.buckets))[0].parents]
+    for parents in families:
+        links = rng.permutation(np.argwhere(parents)).tolist()
+        facts = [f"P{child} is the child of P{parent}" for child, parent in links]
+        if facts:  # a tree may be of people who do not know each other
+            TextCodec(CodecLimits()).encode({"facts": facts, "query": facts[0]}, "input")
 
 
 def test_a_few_seconds_teach_two_links(tmp_path: Path) -> None:

@@ -30,12 +30,9 @@ def draw_latents(subject: Subject, followed: Followed) -> Figure:
     """One problem's latent states: which token moves when, how far from step to step, and on which paths."""
     row = followed.shown()
     inputs = type(followed.problems.inputs)(*(tensor[row : row + 1] for tensor in followed.problems.inputs))
-    context, state = subject.network.embed(inputs)
-    states = [state]
-    for taken in range(followed.steps):
-        state = subject.network.step(state, context, inputs.mask, torch.full((1,), taken, dtype=torch.int64))
-        states.append(state)
-    path = torch.cat(states)[:, inputs.mask[0]].numpy()  # (T + 1, N, D)
+    context, start = subject.network.embed(inputs)
+    states = subject.network.walk(start, context, inputs.mask, followed.steps)
+    path = torch.cat(list(states))[:, inputs.mask[0]].numpy()  # (T + 1, N, D)
     read = int(context.places[0, -1].argmax())  # what the readout reads last
     movement = np.linalg.norm(np.diff(path, axis=0), axis=2) / (
         np.linalg.norm(path[1:], axis=2) + TINY

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from model.codecs.logic import CHARACTERS, groups_of, tokens_of
-from model.manifest import ClassSpec, CodecSpec
+from model.manifest import ClassSpec, CodecSpec, Domain
 from model.perception import BracketInputs, Context, SequenceInputs
 from model.recurrent import RecurrentTransformer
 from training.task import Batch, Problems
@@ -46,6 +46,12 @@ class LogicTask:
     buckets: ClassVar[tuple[int, ...]] = (0, 1, 2, 4, 6, 8, 10, 11, 12, 14, 16, 20)
     calibrated: ClassVar[tuple[int, ...]] = (1, 2, 4, 6, 8, 11, 14)
     probe: ClassVar[int] = 14
+    domain: ClassVar[Domain | None] = Domain(
+        sentence="Where a value must pass every level, right on 96 of 100 or more up to seven levels of "
+        "brackets with operators or five negations. Deeper expressions are mostly settled by some operand on "
+        "the way, and right.",
+        limits={"levels": 7, "negations": 5},
+    )
     pictured: ClassVar[int] = 11
 
     frontier_share: float = 0.5  # share of batches at the curriculum's newest difficulty; the rest uniform

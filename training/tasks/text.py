@@ -15,9 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.codecs.text import GENERATIONS, REACH, START, later
+from model.codecs.generations import GENERATIONS, later
+from model.codecs.sentences import REACH
+from model.codecs.text import START
 from model.codecs.words import KINDS
-from model.manifest import ClassSpec, CodecSpec
+from model.manifest import ClassSpec, CodecSpec, Domain
 from model.perception import Context, FamilyInputs, SequenceInputs
 from model.recurrent import RecurrentTransformer
 from training.task import Batch, Problems
@@ -43,6 +45,11 @@ class TextTask:
     buckets: ClassVar[tuple[int, ...]] = (2, 3, 4, 5, 6, 7, 8, 9, 12, 15)
     calibrated: ClassVar[tuple[int, ...]] = (2, 3, 5, 7, 9, 12)
     probe: ClassVar[int] = 9
+    domain: ClassVar[Domain | None] = Domain(
+        sentence="Right on every family measured: up to 250 people, those between counted, and 43 "
+        "generations from the oldest to the youngest.",
+        limits={"people": 250},
+    )
     pictured: ClassVar[int] = 9
 
     frontier_share: float = 0.5  # share of batches at the curriculum's newest difficulty; the rest uniform

@@ -1,0 +1,26 @@
+"""What people see of an answer on their terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+
+from service import show
+
+
+def result(**more: Any) -> dict[str, Any]:
+    ended = {"answer": True, "label": "yes", "steps": 3, "max_steps": 8, "halt_reason": "halted"}
+    return {**ended, "probabilities": {"yes": 0.9, "no": 0.1}, **more}
+
+
+def test_warnings_are_shown_below_the_table_with_their_problem(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    results = [result(), result(warnings=["it may be wrong"])]
+    show.answer({"model": "m", "version": "1", "results": results, "timings_ms": {"total": 1.0}})
+    shown = capsys.readouterr().out
+    assert "problem 1: it may be wrong" in shown
+    assert "problem 0:" not in shown
