@@ -3,6 +3,7 @@ PYTHON ?= python3
 PORT ?= 8000
 MINUTES ?= 30
 BIN := .venv/bin
+COMPUTING := tests/model tests/training
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: serve test lint bench soak image image-test clean
@@ -10,8 +11,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 serve: .venv/.serve  ## serve the shipped bundles
 	FATHOM_PORT=$(PORT) $(BIN)/fathom serve
 
-test: .venv/.test  ## run every test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+test: .venv/.test  ## run every test: what only computes two at a time, what keeps time by itself
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 $(COMPUTING)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(COMPUTING:%=--ignore=%)
 
 lint: .venv/.test  ## style, formatting and types
 	$(BIN)/ruff check .

@@ -8,7 +8,7 @@ import numpy as np
 
 from model.halting import HaltReason
 from service.engine.ticket import Budget, Ticket
-from service.engine.work import EVENT_BYTES, Event, Finished, Problem, Stepped, Submission
+from service.engine.work import Event, Finished, Problem, Stepped, Submission
 from tests.service.fakes import plan
 
 LOGITS = np.zeros(2, np.float32)
@@ -21,6 +21,9 @@ def submission(problems: int = 1) -> Submission:
 def step(number: int, index: int = 0, last: bool = False, bytes_: int = 0) -> Stepped:
     state = {"state": np.zeros(bytes_, np.uint8)} if bytes_ else None
     return Stepped(index, number, LOGITS, LOGITS, state, last)
+
+
+EACH = step(1).nbytes
 
 
 def end(index: int = 0) -> Finished:
@@ -52,11 +55,11 @@ def test_a_reader_in_time_gets_everything_in_order() -> None:
 
 
 def test_what_a_slow_reader_leaves_is_dropped_oldest_first_and_counted() -> None:
-    budget = Budget(10 * EVENT_BYTES, 10**9)
+    budget = Budget(10 * EACH, 10**9)
     ticket = Ticket(submission(), lambda _: None, budget)
     for number in range(1, 1001):
         ticket.put(step(number, last=number == 1000))
-        assert budget.used <= 10 * EVENT_BYTES
+        assert budget.used <= 10 * EACH
     ticket.put(end())
     assert steps(read(ticket)) == list(range(991, 1001))
     assert ticket.dropped_steps == 990
@@ -82,19 +85,19 @@ def test_states_count_with_their_size() -> None:
 
 
 def test_all_readers_together_have_a_bound_too() -> None:
-    budget = Budget(10**6, 20 * EVENT_BYTES)
+    budget = Budget(10**6, 20 * EACH)
     tickets = [Ticket(submission(), lambda _: None, budget) for _ in range(4)]
     for number in range(1, 101):
         for ticket in tickets:
             ticket.put(step(number))
-            assert budget.used <= 20 * EVENT_BYTES
+            assert budget.used <= 20 * EACH
     for ticket in tickets:
         ticket.close()
     assert budget.used == 0
 
 
 def test_what_is_reserved_is_never_dropped_and_is_given_back() -> None:
-    budget = Budget(EVENT_BYTES, EVENT_BYTES)
+    budget = Budget(EACH, EACH)
     ticket = Ticket(submission(), lambda _: None, budget, reserved=500)
     for number in range(1, 101):
         ticket.put(step(number))
