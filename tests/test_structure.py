@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,31 @@ def test_only_the_network_and_the_torchscript_runner_import_torch() -> None:
             name = path.relative_to(ROOT).as_posix()
             if "torch" in imports(path):
                 assert name in TORCH_USERS or path.name == "torchscript.py", f"{name} imports torch"
+
+
+def test_nothing_in_the_service_knows_a_task() -> None:
+    """Adding one touches its codec and its folder in training."""
+    tasks = {path.stem for path in (ROOT / "model/codecs").glob("*.py")} - {"__init__", "tensors"}
+    for path in sorted((ROOT / "service").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            named = isinstance(node, ast.Constant) and node.value in tasks
+            imported = (
+                isinstance(node, ast.ImportFrom)
+                and (node.module or "").removeprefix("model.codecs.") in tasks
+            )
+            assert not named, f"{path.relative_to(ROOT)} names the task {node.value!r}"  # type: ignore[attr-defined]
+            assert not imported, f"{path.relative_to(ROOT)} imports the codec of a task"
+
+
+def test_what_the_page_on_architecture_names_is_there() -> None:
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    table = page.partition("## Where to add things")[2]
+    walk = page.partition("## The walk of one request")[2].partition("\n## ")[0]
+    named = re.findall(r"`((?:model|service|training|docs)/[\w/.]+?)/?…?`", table + walk)
+    assert len(named) > 20
+    for path in named:
+        assert (ROOT / path).exists(), f"docs/architecture.md names {path}"
+    assert walk.count("\n") <= 14, "a request should not have to walk further"
 
 
 def test_serving_loads_neither_torch_nor_onnx() -> None:
