@@ -10,6 +10,7 @@ because the clock of the fair share goes on and the head start is bounded.
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -48,11 +49,6 @@ class Accounts:
         number = heapq.heappop(self._free)
         self.clock[number], self.credit[number] = share, self._quantum
         return number
-
-    def charge(self, numbers: Rows, seconds: NDArray[np.float64]) -> None:
-        """Accounts, each named once, have used so much."""
-        self.clock[numbers] += seconds
-        self.credit[numbers] -= seconds
 
     def standing(self, numbers: Rows) -> NDArray[np.float64]:
         """Whose is smallest goes first."""
@@ -127,13 +123,13 @@ class Ledger:
         """The accounts, one per row of a batch, have each used so much."""
         accounts, keys = self._submissions, self._keys
         self._share += seconds * len(numbers) / len(self._key_numbers)
-        for table, members in ((accounts, numbers), (keys, accounts.key[numbers])):
-            if (members == members[0]).all():  # most batches, and much quicker
-                members, rows = members[:1], np.array([len(members)])
-            else:
-                members, rows = np.unique(members, return_counts=True)
-            table.charge(members, seconds * rows)
-        keys.share[members] += seconds * rows / keys.members[members]
+        for number, rows in Counter(numbers.tolist()).items():  # few, mostly one: quicker than arrays
+            used, key = seconds * rows, accounts.key[number]
+            accounts.clock[number] += used
+            accounts.credit[number] -= used
+            keys.clock[key] += used
+            keys.credit[key] -= used
+            keys.share[key] += used / keys.members[key]
 
     def order(self, numbers: Rows) -> Rows:
         """The places in `numbers`, whose accounts have had least first; equals stay as they are."""

@@ -139,7 +139,7 @@ class HostRunner(ABC):
     def _shown(self, seats: Sequence[Seat], outputs: Arrays) -> tuple[Floats, Floats]:
         """A step's logits and scores, as the manifest has them. Raises ValueError for any other."""
         logits, scores = (*outputs, np.zeros((len(seats), 0), np.float32))[:2]
-        readout = self._memory.layout.shape(self._manifest.logits, seats[0].table.bucket)
+        readout = seats[0].table.readout
         for name, array, shape in (("logits", logits, readout), ("scores", scores, self._scores)):
             if array.shape != (len(seats), *shape):
                 raise ValueError(f"{name} of shape {array.shape}, not {(len(seats), *shape)}")

@@ -29,6 +29,7 @@ class Table:
         self.depth = np.zeros(capacity, np.int64)
         self.arrays = [np.zeros((capacity, *layout.shape(spec, bucket)), spec.numpy_dtype) for spec in specs]
         self.row_bytes = layout.bytes_of(specs, bucket)
+        self.readout = layout.shape(manifest.logits, bucket)  # the logits' shape, without the batch axis
         self.touched = 0  # rows ever used
         self.taken = 0
         self._free = list(range(capacity))  # a heap
