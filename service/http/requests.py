@@ -41,6 +41,7 @@ EXPECTED = {  # what to say instead of the library's words, by its error type
     "string_too_long": "must have at most {max_length} characters",
     "too_long": "must have at most {max_length} items",
 }
+MOST_CONTAINERS = 2**18  # lists and objects in one body: more than a graph's edges, and read within 50 ms
 PARTS: dict[str, type[BaseModel]] = {"": InferRequest, "halting": Halting, "latents": Latents}
 
 
@@ -48,6 +49,8 @@ def parse_request(body: bytes) -> InferRequest:
     """Raises InvalidJson where it is not JSON, RequestError where it is not a request."""
     if not body.strip():
         raise InvalidJson("the body is empty; send a JSON object with an input")
+    if body.count(b"[") + body.count(b"{") > MOST_CONTAINERS:
+        raise InvalidJson(f"the body opens more than {MOST_CONTAINERS:,} lists and objects; send fewer at once")
     try:
         with _collector_at_rest():
             content = json.loads(body, parse_constant=_refuse_constant)

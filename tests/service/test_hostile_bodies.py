@@ -8,7 +8,7 @@ import pytest
 
 from model.errors import RequestError
 from service.errors import InvalidJson
-from service.http.requests import parse_request
+from service.http.requests import MOST_CONTAINERS, parse_request
 from tests.pauses import longest_pause
 
 BODY = 2**20  # bytes
@@ -31,7 +31,9 @@ BODIES = {
     "objects in objects": listed('{"":{}}'),
     "edges": listed("[1,2]"),
     "lists as deep as they go": listed("[" * 900 + "]" * 900),
-    "lists deeper than they go": b"[" * BODY,
+    "lists deeper than they go": b"[" * (BODY // 8),
+    "as many lists as there may be": ('{"input":[' + "[[]]," * (MOST_CONTAINERS // 2 - 1) + "0]}").encode(),
+    "nothing but lists": b"[" * BODY,
     "objects deeper than they go": filled("", '{"a":', ""),
     "small numbers": listed("1"),
     "numbers": listed("300"),
