@@ -70,7 +70,7 @@ def version_order(version: str) -> list[tuple[int, int, str]]:
 
 def read_bundle(folder: Path) -> Bundle:
     """Read and verify one bundle. Raises BundleError that names the file and the fault."""
-    manifest = _read_manifest(folder / MANIFEST)
+    manifest = read_manifest(folder / MANIFEST)
     for name, entry in manifest.files.items():
         try:
             _verify(folder / name, entry)
@@ -86,10 +86,25 @@ def read_bundle(folder: Path) -> Bundle:
 def find_bundles(repository: Path) -> Iterator[Bundle]:
     """Every bundle under repository/<model>/<version>/, by name, versions oldest first.
 
-    Raises BundleError if there is no bundle, if a folder cannot be looked into or its names are not its
-    manifest's, if a version is there twice, or if any bundle is unsound: a repository is served whole or
-    not at all. What an export has not finished, or has set aside, is no bundle of the repository, nor is
-    what hides behind a dot.
+    Raises BundleError if there is no bundle or one is unsound: a repository is served whole or not at all.
+    """
+    found = bundle_folders(repository)
+    if not found:
+        raise no_bundle(repository)
+    for folder in found:
+        yield read_in_place(folder)
+
+
+def no_bundle(repository: Path) -> BundleError:
+    """What is wrong with a repository without a bundle."""
+    return BundleError(f"{repository}: no bundle here; expected <model>/<version>/{MANIFEST} below it")
+
+
+def bundle_folders(repository: Path) -> list[Path]:
+    """Where bundles lie under repository/<model>/<version>/, by name, versions oldest first; maybe nowhere.
+
+    Raises BundleError if a folder cannot be looked into, or if a version is there twice. What an export has
+    not finished, or has set aside, is no bundle of the repository, nor is what hides behind a dot.
     """
     found = [
         folder
@@ -97,17 +112,19 @@ def find_bundles(repository: Path) -> Iterator[Bundle]:
         for folder in sorted(_folders(model), key=lambda folder: version_order(folder.name))
         if _has_manifest(folder)
     ]
-    if not found:
-        raise BundleError(f"{repository}: no bundle here; expected <model>/<version>/{MANIFEST} below it")
     for one, other in itertools.pairwise(found):
         if one.parent == other.parent and version_order(one.name) == version_order(other.name):
             raise BundleError(f"{one} and {other}: one version, written in two ways; remove one of them")
-    for folder in found:
-        bundle = read_bundle(folder)
-        name, version = bundle.manifest.name, bundle.manifest.version
-        if (folder.parent.name, folder.name) != (name, version):
-            raise BundleError(f"{folder / MANIFEST}: says {name}/{version}, but lies in another folder")
-        yield bundle
+    return found
+
+
+def read_in_place(folder: Path) -> Bundle:
+    """As read_bundle; also raises BundleError if the folder's names are not those of its manifest."""
+    bundle = read_bundle(folder)
+    name, version = bundle.manifest.name, bundle.manifest.version
+    if (folder.parent.name, folder.name) != (name, version):
+        raise BundleError(f"{folder / MANIFEST}: says {name}/{version}, but lies in another folder")
+    return bundle
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any], files: list[str]) -> Bundle:
@@ -175,7 +192,8 @@ def _verify(path: Path, entry: FileEntry) -> None:
             )
 
 
-def _read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path) -> Manifest:
+    """What a manifest says, without a look at the files. Raises BundleError where it says nothing sound."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise BundleError(f"{path}: is no file")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-PERCEPTIONS = ("graph", "family", "brackets", "characters", "words")
-NOTHING_GIVEN = ("characters", "words")  # of whose tokens none is given for good
+PERCEPTIONS = ("graph", "family", "characters", "words", "sentences")
+NOTHING_GIVEN = ("characters", "words", "sentences")  # of whose tokens none is given for good
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,18 @@ class RecurrentConfig:
     rotary: bool = False  # rotary positions on queries and keys
     adjacency_mask: bool = True  # a node attends to its predecessors and itself only
     target_role: bool = False  # mark the target in the input; the readout finds it either way
+    # What is read once, before the first step (model/reading.py).
+    reading: int = 0  # E, channels of a token as it is read; 0: nothing is read ahead
+    # Who listens to whom is told by the state, anew at every step, or by the input, once: then only values
+    # travel.
+    routing: Literal["state", "input"] = "state"
+    window: int = 3  # neighbours to either side that a token is read together with
+    counters: int = 0  # M, sums over what stands before, by which routes are told (attention=nearest)
+    same_heads: int = 0  # heads that listen to the same kind of token, wherever it stands (attention=softmax)
+    span: int = 7  # places to either side that the other heads reach (attention=softmax)
     halting_head: bool = False  # a head on the state that says when to stop; it learns last, alone
     # What the network sees of a problem (model/perception.py).
-    perception: Literal["graph", "family", "brackets", "characters", "words"] = "graph"
+    perception: Literal["graph", "family", "characters", "words", "sentences"] = "graph"
     # Baselines.
     layers: int = 0  # blocks of their own, step t runs block t, later steps none; 0: one shared block
     adaptive_time: bool = False  # tokens learn when to halt (model/adaptive_time.py)
@@ -48,15 +57,17 @@ class RecurrentConfig:
             raise ValueError(f"perception is {self.perception!r}, but must be one of {known}")
         if self.attention not in ("softmax", "nearest"):
             raise ValueError(f"attention is {self.attention!r}, but must be softmax or nearest")
+        if self.routing not in ("state", "input"):
+            raise ValueError(f"routing is {self.routing!r}, but must be state or input")
+        if self.attention == "nearest" and self.heads % 2:
+            raise ValueError("attention=nearest needs an even number of heads, half for either side")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-        in_a_row = self.perception in ("brackets", "characters", "words")
+        in_a_row = self.perception in ("characters", "words", "sentences")
         if (self.attention == "nearest" or self.rotary) and not in_a_row:
             raise ValueError(
-                "attention=nearest and rotary need tokens in a row: brackets, characters or words"
+                "attention=nearest and rotary need tokens in a row: characters, words or sentences"
             )
-        if self.perception == "brackets" and self.attention != "nearest":
-            raise ValueError("perception=brackets needs attention=nearest, which tells the order")
         if self.rotary and self.width // self.heads % 2:
             raise ValueError(f"rotary turns pairs: width {self.width} / heads {self.heads} must be even")
         if not 0 <= self.dropout < 1:
@@ -64,9 +75,19 @@ class RecurrentConfig:
         for name in ("depth_embedding", "layers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be 0 (none) or more")
+        if self.reading < 0 or self.window < 0 or self.span < 1 or self.counters < 0 or self.same_heads < 0:
+            raise ValueError("reading, window, counters and same_heads must be 0 or more, and span 1 or more")
+        if self.reading and not in_a_row:
+            raise ValueError("reading needs tokens in a row: perception=characters, words or sentences")
+        if not self.reading and (self.routing == "input" or self.counters or self.same_heads):
+            raise ValueError("routing=input, counters and same_heads need a network that reads: reading=48")
+        if self.reading and (self.layers or self.adaptive_time or self.rotary or self.depth_embedding):
+            raise ValueError("reading goes with no baseline, rotary positions or depth embedding")
+        if self.reading and self.routing == "state" and self.reading != self.width:
+            raise ValueError("routing=state needs reading as wide as the state: reading=width")
         if self.keep_given and self.perception in NOTHING_GIVEN:
-            raise ValueError("keep_given needs tokens that are given: perception=graph, family or brackets")
-        if self.echo and self.perception != "family":
-            raise ValueError("echo needs a head that speaks of what can be given: perception=family")
+            raise ValueError("keep_given needs tokens that are given: perception=graph or family")
+        if self.echo and self.perception != "family" and not self.reading:
+            raise ValueError("echo needs a head that speaks of what can be given, or a network that reads")
         if self.layers and self.adaptive_time:
             raise ValueError("adaptive_time needs a shared block: layers=0")

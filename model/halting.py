@@ -1,4 +1,4 @@
-"""When to stop thinking: ten halting criteria as pure functions of one step's arrays.
+"""When to stop thinking: the halting criteria as pure functions of one step's arrays.
 
 Every step computes a score per row and criterion; a criterion compares its score with a threshold,
 and a row halts once the comparison has held for `patience` steps running. The functions here are
@@ -66,8 +66,16 @@ CRITERIA: dict[str, Criterion] = {
         Criterion(
             "learned", True, 0.99, 0.0, 1.0, "a trained head's probability that the answer stays right"
         ),
+        Criterion(
+            "agreement", True, 0.95, 0.0, 1.0, "least of the answer's confidence, persistence and stillness"
+        ),
+        Criterion("known", False, 0.1, 0.0, 1.0, 'probability of the answer "not known yet"'),
     )
 }
+
+
+AGREEMENT = "agreement"
+AGREES = ("confidence", "argmax_stability", "kl")  # the scores that it is worked out from
 
 
 def probabilities(logits: Array) -> Array:
@@ -126,6 +134,19 @@ def argmax_stability(logits: Array, previous: Array, stable_for: Array) -> Array
     return np.asarray(np.where(same, stable_for + 1.0, 0.0))
 
 
+def agreement(confidence: Array, stable_for: Array, kl: Array) -> Array:
+    """min(confidence, 1 - 2^-s, 1 - sqrt(KL / 2)): how far the trajectory agrees with its last answer.
+
+    After LESS (arXiv 2606.16908): confidence high, top answer persistent, and divergence between steps small.
+    s is argmax_stability. KL stands in for the Jensen-Shannon divergence that is meant there, and is on the
+    safe side of it: JS / ln 2 <= total variation <= sqrt(KL / 2) (Lin 1991, Pinsker). No column of the step
+    graph: it is worked out from three others.
+    """
+    still = 1.0 - np.sqrt(np.maximum(kl, 0.0, dtype=np.float64) / 2.0)
+    persistent = 1.0 - np.exp2(-np.asarray(stable_for, np.float64))
+    return np.asarray(np.minimum(np.minimum(confidence, persistent), still))
+
+
 def learned(halting_logit: Array) -> Array:
     """sigmoid of a trained head's logit (the early-exit classifier of CALM, arXiv 2207.07061)."""
     return np.asarray(1.0 / (1.0 + np.exp(-halting_logit)))
@@ -164,6 +185,9 @@ TERMS = np.dtype(
         ("min_steps", np.int64),
         ("patience", np.int64),
         ("max_steps", np.int64),
+        ("agrees", np.bool_),  # the score is `agreement`, whose first part is in `column`, and the others in
+        ("stable", np.intp),
+        ("divergence", np.intp),
     ]
 )
 
@@ -171,10 +195,18 @@ TERMS = np.dtype(
 def terms_of(
     rule: HaltingRule, min_steps: int, max_steps: int, criteria: Mapping[str, Criterion]
 ) -> NDArray[np.void]:
-    """One row of TERMS, of shape (). criteria: `none` first, then in the order of the scores' columns."""
-    above = criteria[rule.criterion].halts_above
-    column = list(criteria).index(rule.criterion) - 1
-    return np.array((column, rule.threshold, above, min_steps, rule.patience, max_steps), TERMS)
+    """One row of TERMS, of shape (). criteria: `none` first, then in the order of the scores' columns.
+
+    `agreement` need not be among them, but its parts must.
+    """
+    columns = {name: place - 1 for place, name in enumerate(criteria)}
+    agrees = rule.criterion == AGREEMENT
+    above = CRITERIA[AGREEMENT].halts_above if agrees else criteria[rule.criterion].halts_above
+    column, stable, divergence = (
+        [columns[name] for name in AGREES] if agrees else (columns[rule.criterion], 0, 0)
+    )
+    limits = min_steps, rule.patience, max_steps
+    return np.array((column, rule.threshold, above, *limits, agrees, stable, divergence), TERMS)
 
 
 def decide(
@@ -189,7 +221,11 @@ def decide(
     column, threshold = terms["column"], terms["threshold"]
     holds = (column >= 0) & (depth >= terms["min_steps"])
     if scores.shape[1]:  # a model may have none
-        watched = scores[np.arange(len(scores)), column]  # the last one where there is none to watch
+        rows = np.arange(len(scores))
+        watched = scores[rows, column]  # the last one where there is none to watch
+        if (agrees := terms["agrees"]).any():
+            parts = scores[rows, terms["stable"]], scores[rows, terms["divergence"]]
+            watched = np.where(agrees, agreement(watched, *parts), watched)
         holds &= np.where(terms["halts_above"], watched >= threshold, watched <= threshold)
     held_for = (held_for + 1) * holds
     return held_for >= terms["patience"], depth >= terms["max_steps"], held_for

@@ -54,11 +54,11 @@ def nearest_match(logits: Tensor) -> Tensor:
     The first half of the heads walks to the left, the other to the right. A weight is
     p_ij * prod (1 - p_ik) over the k between i and j (arXiv 2110.07732, equation 5), in logarithms.
     """
-    passed = -F.softplus(logits)  # log(1 - p); 0 where a key is masked
-    place = torch.arange(logits.shape[-1], device=logits.device)
-    beyond = (place.unsqueeze(1) > place.unsqueeze(0)).to(logits.dtype)  # [k, j]: k stands right of j
+    # log(1 - p); 0 where a key is masked. Softplus, in operators that runtimes vectorise.
+    passed = -(logits.clamp(min=0) + torch.log(1 + torch.exp(-logits.abs())))
     left, right = passed.chunk(2, dim=1)
-    between = torch.cat((left @ beyond, right @ beyond.transpose(0, 1)), dim=1)
+    left, right_so_far = left.cumsum(dim=-1), right.cumsum(dim=-1)
+    between = torch.cat((left[..., -1:] - left, right_so_far - right), dim=1)
     return torch.exp(logits + passed + between)
 
 

@@ -42,9 +42,10 @@ from model.bounds import (
     plain,
 )
 from model.calibration import Calibration, HaltingDefault
-from model.halting import CRITERIA, FAR, Criterion
+from model.halting import AGREEMENT, AGREES, CRITERIA, FAR, Criterion
 
 FORMAT_VERSION = 1
+NO_SCORES = ("none", AGREEMENT)  # criteria that are no columns of the scores
 DType = Literal["float32", "float16", "int64", "int32", "bool"]
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -80,10 +81,10 @@ class Axis(Part):
 
 
 class ClassSpec(Part):
-    """One class of the readout: its label and the JSON value it means."""
+    """One class of the readout: its label and the JSON value it means, none for "not known yet"."""
 
     label: Name
-    answer: Annotated[bool | int | float | Name, AfterValidator(plain)]
+    answer: Annotated[bool | int | float | Name | None, AfterValidator(plain)] = None
 
 
 class CodecSpec(Part):
@@ -155,6 +156,10 @@ class Manifest(Part):
     format_version: Literal[1] = 1
     name: Annotated[Name, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
     version: Annotated[Name, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    # Other names that requests may call it by, where no model is called so.
+    aliases: Annotated[
+        tuple[Annotated[Name, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")], ...], Field(max_length=MOST_AXES)
+    ] = ()
     task: Name
     description: Text = ""
     codec: CodecSpec
@@ -208,8 +213,8 @@ class Manifest(Part):
     @model_validator(mode="after")
     def _scores_and_rules(self) -> Self:
         for score in self.scores:
-            if isinstance(score, str) and (score not in CRITERIA or score == "none"):
-                known = ", ".join(name for name in CRITERIA if name != "none")
+            if isinstance(score, str) and (score not in CRITERIA or score in NO_SCORES):
+                known = ", ".join(name for name in CRITERIA if name not in NO_SCORES)
                 raise ValueError(f"unknown score {score!r}; known are {known}; say of others when they halt")
             if isinstance(score, OwnScore) and score.name in CRITERIA:
                 raise ValueError(f"score {score.name!r} has the name of a built-in one; choose another")
@@ -245,8 +250,10 @@ class Manifest(Part):
 
     @property
     def criteria(self) -> dict[str, Criterion]:
-        """What a row of this model can halt on, by name; `none` first."""
+        """What a row of this model can halt on, by name; `none` first, then as the scores' columns."""
         own = [CRITERIA[score] if isinstance(score, str) else score.criterion for score in self.scores]
+        if set(AGREES) <= set(self.score_names):
+            own.append(CRITERIA[AGREEMENT])
         return {criterion.name: criterion for criterion in (CRITERIA["none"], *own)}
 
     @property

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from model.codecs.generations import GENERATIONS
-from model.codecs.logic import CHARACTERS, CLOSING, OPENING
-from model.codecs.words import WORDS
+from model.codecs.logic import CHARACTERS
+from model.codecs.words import NAME, NAMES, WORDS
 from model.config import RecurrentConfig
 
 HANDS = (3, 4, 5)  # places of each hand of the clock of generations; together they tell 60 apart
-ATOMS = tuple(CHARACTERS.index(atom) for atom in "TF")
+UNKNOWN = 2  # the class behind false and true
 NO_ATTENTION = -1e9  # added to a masked attention logit; finite, so that fp16 export stays free of NaN
 
 
@@ -46,23 +46,24 @@ class SequenceInputs(NamedTuple):
     mask: Tensor  # (B, N) bool: True on real tokens, False on padding
 
 
-class BracketInputs(NamedTuple):
-    """What the logic codec makes of a problem, batched and padded at the end."""
+class WordInputs(NamedTuple):
+    """What the words codec makes of a story and its question, batched and padded at the end."""
 
-    tokens: Tensor  # (B, N) int64: the kind of each character
-    group: Tensor  # (B, N) int64: where the bracket opens that a character stands in, or closes
-    outer: Tensor  # (B, N) int64: for a bracket the group that it stands in, -1 for none; else as `group`
-    mask: Tensor  # (B, N) bool: True on real characters, False on padding
+    tokens: Tensor  # (B, N) int64: the kind of each word
+    placed: Tensor  # (B, N) int64: the generation that a token is given, 1..GENERATIONS; 0: none
+    mask: Tensor  # (B, N) bool: True on real words, False on padding
 
 
-Inputs = GraphInputs | FamilyInputs | SequenceInputs | BracketInputs
+Inputs = GraphInputs | FamilyInputs | SequenceInputs | WordInputs
 
 
 class Context(NamedTuple):
     """What stays the same from step to step."""
 
-    attention: Tensor  # (B, V, N, N) added to the attention logits; V views share the heads evenly
     places: Tensor  # (B, R, N) one-hot rows: where the R tokens stand that the readout reads
+    attention: Tensor | None = None  # (B, V, N, N) added to the attention logits; views share heads
+    routes: Tensor | None = None  # (B, H, N, N) attention weights, where the input decides on them
+    counts: Tensor | None = None  # (B, N, M) where the counters stand, where the state decides
     wanted: Tensor | None = None  # (B, GENERATIONS + 1) one-hot: which generation is asked about
     injection: Tensor | None = None  # (B, N, D) the embedded input, where re-injection adds it at every step
     given: Tensor | None = None  # (B, N, D) the embedded input, where the tokens that are `known` keep it
@@ -72,7 +73,9 @@ class Context(NamedTuple):
 class _Given:
     """Of some tokens something is given; kind 0 says that nothing is."""
 
-    unknown: tuple[int, ...] = (0,)  # the kinds that a token may be of, before anything is given
+    unknown: int | None = None  # the class of an answer that says "not known yet", where there is one
+    distinct: slice | None = None  # kinds of token that mean nothing but themselves
+    nothing: int | None = None  # the kind that adds nothing to what a token is
 
     def known(self, kinds: Tensor) -> Tensor:
         """Of which tokens something is given: (B, N, K) -> (B, N, 1) bool."""
@@ -105,6 +108,7 @@ class GraphPerception(_Classes):
     def __init__(self, config: RecurrentConfig) -> None:
         self._config = config
         self.classes = config.classes
+        self.questions = (config.classes,)
 
     def see(self, inputs: Inputs, dtype: torch.dtype) -> tuple[Tensor, Context]:
         """Inputs -> the embedding index of every token (B, N, 1), and the context.
@@ -117,7 +121,7 @@ class GraphPerception(_Classes):
         seen = adjacency if self._config.adjacency_mask else mask.unsqueeze(1)
         places = torch.stack((source, target), dim=1).to(dtype)
         kinds = roles if self._config.target_role else source
-        return kinds.unsqueeze(-1), Context(_attention((seen,), dtype), places)
+        return kinds.unsqueeze(-1), Context(places, _attention((seen,), dtype))
 
 
 class FamilyPerception(_Given):
@@ -141,6 +145,7 @@ class FamilyPerception(_Given):
     readers = 1
     strands = len(HANDS)
     classes = kinds  # of the head: the places of the hands, and first "no relative"
+    questions: ClassVar[tuple[int, ...]] = (classes,)
 
     def __init__(self, config: RecurrentConfig) -> None:
         if config.heads % self.views or config.classes != 2:
@@ -155,7 +160,7 @@ class FamilyPerception(_Given):
         attention = _attention((parents.transpose(1, 2), parents), dtype)
         generations = torch.arange(GENERATIONS + 1, device=asked.device)
         wanted = (asked.amax(dim=1).unsqueeze(1) == generations).to(dtype)
-        return hands(placed), Context(attention, (asked > 0).unsqueeze(1).to(dtype), wanted)
+        return hands(placed), Context((asked > 0).unsqueeze(1).to(dtype), attention, wanted=wanted)
 
     def spread(self, said: Tensor) -> Tensor:
         """What the head says of each hand, (..., 3, 13) -> a logit per generation, (..., 61)."""
@@ -177,72 +182,93 @@ class SequencePerception(_Classes):
 
     With nearest-match attention half of the heads look to the left, half to the right, which says all
     about the order there is to say. With softmax attention everybody sees everybody, and rotary
-    positions have to tell the order.
+    positions have to tell the order. A network that reads finds its own routes (model/reading.py).
     """
 
     inputs: ClassVar[type[SequenceInputs]] = SequenceInputs
-    context: ClassVar[tuple[str, ...]] = ("attention", "places")
     readers = 1
 
     def __init__(self, config: RecurrentConfig) -> None:
-        self.kinds = len(WORDS if config.perception == "words" else CHARACTERS)
+        words = config.perception == "words"
+        self.kinds = 1 + len(WORDS if words else CHARACTERS)  # the last is a token that is not known yet
         self.classes = config.classes
+        self.questions = (config.classes,)
+        self.unknown = UNKNOWN if config.classes > UNKNOWN else None
+        self.reads = config.reading > 0
+        self.context = ("places",) if self.reads else ("attention", "places")
         self.views = 2 if config.attention == "nearest" else 1
-        if config.heads % self.views:
-            raise ValueError("attention=nearest needs an even number of heads, half for either side")
 
     def see(self, inputs: Inputs, dtype: torch.dtype) -> tuple[Tensor, Context]:
         """Inputs -> the embedding index of every token (B, N, 1), and the context."""
         assert isinstance(inputs, SequenceInputs)
         tokens, mask = inputs
+        return tokens.unsqueeze(-1), Context(_first(tokens, dtype), self._attention(tokens, mask, dtype))
+
+    def _attention(self, tokens: Tensor, mask: Tensor, dtype: torch.dtype) -> Tensor | None:
+        if self.reads:
+            return None
         seen = mask.unsqueeze(1)
-        if self.views == 2:
-            ahead = _ahead(tokens)
-            sides = (seen & (ahead < 0), seen & (ahead > 0))
-            attention = torch.stack([torch.where(side, 0.0, NO_ATTENTION).to(dtype) for side in sides], dim=1)
-        else:
-            attention = _attention((seen,), dtype)
-        return tokens.unsqueeze(-1), Context(attention, _first(tokens, dtype))
+        if self.views == 1:
+            return _attention((seen,), dtype)
+        ahead = _ahead(tokens)
+        sides = (seen & (ahead < 0), seen & (ahead > 0))
+        return torch.stack([torch.where(side, 0.0, NO_ATTENTION).to(dtype) for side in sides], dim=1)
 
 
-class BracketPerception(_Classes):
-    """Characters that hear the group they stand in: what is in the same brackets, and the brackets.
+class SentencePerception(_Given):
+    """Words in a row, each with the three hands of a clock of generations; the readout reads the last.
 
-    A pair of brackets is in the group around it, too, where it stands for what is inside. An opening
-    one looks to the left for its neighbours and to the right for what it holds, a closing one the
-    other way round. Half of the heads look to the left, half to the right.
+    The hands are strands, as with FamilyPerception. Every token is asked two questions: which generation
+    it stands in, and whether two that it compares are equal. The last token is the question's mark, from
+    which counting begins; what it answers to the second question is the answer: three hands that are
+    equal say that the generations are.
     """
 
-    inputs: ClassVar[type[BracketInputs]] = BracketInputs
-    context: ClassVar[tuple[str, ...]] = ("attention", "places")
-    kinds = len(CHARACTERS)
-    unknown = ATOMS
-    views = 2
+    inputs: ClassVar[type[WordInputs]] = WordInputs
+    context: ClassVar[tuple[str, ...]] = ("places",)
     readers = 1
+    strands = len(HANDS)
+    questions: ClassVar[tuple[int, ...]] = (sum(HANDS) + 1, 3)  # the second: not known, equal, not equal
+    classes = sum(questions)  # of the head
+    unknown = UNKNOWN
+    kinds = len(WORDS) + 1 + sum(HANDS) + 1  # the words, one that is not known yet, the hands of `placed`
+    distinct = slice(NAME, NAME + NAMES)
+    nothing = len(WORDS) + 1  # the hands of a token that is not placed
+    views = 1
 
     def __init__(self, config: RecurrentConfig) -> None:
-        self.classes = config.classes
-        if config.heads % self.views:
-            raise ValueError("perception=brackets needs an even number of heads, half for either side")
-
-    def known(self, kinds: Tensor) -> Tensor:
-        """The atoms are given: (B, N, 1) -> (B, N, 1) bool."""
-        return (kinds == ATOMS[0]) | (kinds == ATOMS[1])
+        if not config.reading or config.classes != 3:
+            raise ValueError(
+                "perception=sentences needs a network that reads, and three classes: false, true, unknown"
+            )
 
     def see(self, inputs: Inputs, dtype: torch.dtype) -> tuple[Tensor, Context]:
-        """Inputs -> the embedding index of every token (B, N, 1), and the context."""
-        assert isinstance(inputs, BracketInputs)
-        tokens, group, outer, mask = inputs
-        ahead = _ahead(tokens)
-        sides = []
-        for far, facing_out in ((ahead < 0, OPENING), (ahead > 0, CLOSING)):
-            looks_in = torch.where(tokens == facing_out, outer, group).unsqueeze(-1)
-            stands_in = (looks_in == group.unsqueeze(1)) | (looks_in == outer.unsqueeze(1))
-            sides.append(torch.where(far & stands_in & mask.unsqueeze(1), 0.0, NO_ATTENTION).to(dtype))
-        return tokens.unsqueeze(-1), Context(torch.stack(sides, dim=1), _first(tokens, dtype))
+        """Inputs -> the embedding indices of every token (B, N, 4), and the context."""
+        assert isinstance(inputs, WordInputs)
+        tokens, placed, mask = inputs
+        kinds = torch.cat((tokens.unsqueeze(-1), len(WORDS) + 1 + hands(placed)), dim=-1)
+        place = torch.arange(tokens.shape[1], device=tokens.device)
+        last = place == mask.sum(dim=1, keepdim=True) - 1
+        return kinds, Context(last.unsqueeze(1).to(dtype))
+
+    def spread(self, said: Tensor) -> Tensor:
+        """As it is: (..., 3, 16)."""
+        return said
+
+    def answer(self, logits: Tensor, context: Context) -> Tensor:  # noqa: ARG002  the other one needs it
+        """What the hands say at the last token, (B, 3, 16), -> log p of false, true, unknown: (B, 3)."""
+        unknown, equal, other = torch.log_softmax(logits[..., self.questions[0] :], dim=-1).unbind(-1)
+        known = torch.logaddexp(equal, other)  # (B, 3), each
+        true = equal.sum(dim=-1)
+        # Of three hands that are known the first, the second or the third is the first that differs; of
+        # three hands the first, the second or the third is the first that is not known.
+        rest = torch.flip(torch.flip(known, (-1,)).cumsum(dim=-1), (-1,)) - known
+        false = torch.logsumexp(equal.cumsum(dim=-1) - equal + other + rest, dim=-1)
+        unheard = torch.logsumexp(known.cumsum(dim=-1) - known + unknown, dim=-1)
+        return torch.stack((false, true, unheard), dim=-1)
 
 
-Perception = GraphPerception | FamilyPerception | SequencePerception | BracketPerception
+Perception = GraphPerception | FamilyPerception | SequencePerception | SentencePerception
 
 
 def perception_of(config: RecurrentConfig) -> Perception:
@@ -251,7 +277,9 @@ def perception_of(config: RecurrentConfig) -> Perception:
         return GraphPerception(config)
     if config.perception == "family":
         return FamilyPerception(config)
-    return BracketPerception(config) if config.perception == "brackets" else SequencePerception(config)
+    if config.perception == "sentences":
+        return SentencePerception(config)
+    return SequencePerception(config)
 
 
 def _ahead(tokens: Tensor) -> Tensor:

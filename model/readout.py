@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from model.manifest import Manifest
 
-Answer = bool | int | float | str
+Answer = bool | int | float | str | None  # None: not known yet
 Shares = dict[str, float]
 
 
@@ -19,7 +19,7 @@ Shares = dict[str, float]
 class Shown:
     """An answer: one, one per token, or none but the output itself. What a kind has not is None."""
 
-    answer: Answer | list[Answer] | None = None
+    answer: Answer | list[Answer] = None
     label: str | list[str] | None = None
     probabilities: Shares | list[Shares] | None = None
     output: NDArray[Any] | None = None

@@ -23,6 +23,7 @@ from model.adaptive_time import AdaptiveTime
 from model.config import RecurrentConfig
 from model.layers import Block, HaltingHead
 from model.perception import Context, Inputs, perception_of
+from model.reading import CarryBlock, Heard, Reader, Routes
 
 
 class RecurrentTransformer(nn.Module):
@@ -37,10 +38,17 @@ class RecurrentTransformer(nn.Module):
         self.config = config
         self.perception = perception_of(config)
         self.strands = self.perception.strands  # K
-        self.roles = nn.Embedding(self.perception.kinds, config.width)
-        self.input_norm = nn.LayerNorm(config.width)
+        self.reader: Reader | None = None
+        if config.reading:
+            seen = self.perception
+            self.reader = Reader(config, seen.kinds, self.strands, seen.distinct, seen.nothing)
+            self.routes = Routes(config, config.reading)
+            self.said = nn.Embedding(self.perception.classes, config.width)
+        else:
+            self.roles = nn.Embedding(self.perception.kinds, config.width)
+            self.input_norm = nn.LayerNorm(config.width)
         self.dropout = nn.Dropout(config.dropout)
-        self.block = Block(config, self.perception.views)
+        self.block = CarryBlock(config) if config.reading else Block(config, self.perception.views)
         self.gate = nn.Linear(2 * config.width, config.width) if config.gate_bias is not None else None
         if self.gate is not None:
             nn.init.constant_(self.gate.bias, float(config.gate_bias or 0.0))
@@ -58,31 +66,28 @@ class RecurrentTransformer(nn.Module):
     @property
     def context(self) -> tuple[str, ...]:
         """The fields of Context that this network fills, in order."""
+        if self.config.reading:
+            routing = "routes" if self.config.routing == "input" else "counts"
+            return (*self.perception.context, routing, "injection")
         injection = ("injection",) if self.config.reinjection else ()
         given = ("given", "known") if self.config.keep_given else ()
         return (*self.perception.context, *injection, *given)
 
     def embed(self, inputs: Inputs) -> tuple[Context, Tensor]:
         """Inputs -> context and the state before the first step, (B, N, D)."""
-        kinds, context = self.perception.see(inputs, self.roles.weight.dtype)
+        kinds, context = self.perception.see(inputs, self.head.weight.dtype)
+        if self.reader is not None:
+            read = self.reader(kinds, inputs.mask)
+            fixed = self.config.routing == "input"
+            routes = self.routes(read.heard, inputs.mask) if fixed else None
+            counts = None if fixed else read.heard.counts
+            return context._replace(injection=read.perceived, routes=routes, counts=counts), read.state
         state = self._enter(self.roles(kinds), inputs.mask)
         if self.config.reinjection:
             context = context._replace(injection=state)
         if self.config.keep_given:
             context = context._replace(given=state, known=self.perception.known(kinds))
         return context, state if self.time is None else self.time.begin(state)
-
-    def blank(self, inputs: Inputs) -> Tensor:
-        """The state of the same tokens before anything is known of them, (B, N, D)."""
-        kinds = self.perception.see(inputs, self.roles.weight.dtype)[0]
-        unknown = self.roles.weight[list(self.perception.unknown)].mean(dim=0)
-        known = self.perception.known(kinds).unsqueeze(-1)
-        state = self._enter(torch.where(known, unknown, self.roles(kinds)), inputs.mask)
-        return state if self.time is None else self.time.begin(state)
-
-    def marked(self, inputs: Inputs) -> Tensor:
-        """Which tokens something is known of from the start, (B, N, 1) bool."""
-        return self.perception.known(self.perception.see(inputs, self.roles.weight.dtype)[0])
 
     def _enter(self, seen: Tensor, mask: Tensor) -> Tensor:
         state = self.dropout(self.input_norm(seen)).flatten(2)  # (B, N, K, W) -> (B, N, D)
@@ -96,9 +101,9 @@ class RecurrentTransformer(nn.Module):
         """
         real = mask.unsqueeze(-1)
         if self.time is not None:
-            proposal = self._proposal(self.time.current(state), context, depth)
+            proposal = self._proposal(self.time.current(state), context, mask, depth)
             return self.time.advance(state, proposal) * real.to(state.dtype)
-        proposal = self._proposal(state, context, depth)
+        proposal = self._proposal(state, context, mask, depth)
         return proposal * real.to(proposal.dtype)
 
     def walk(
@@ -120,22 +125,21 @@ class RecurrentTransformer(nn.Module):
             state = self.step(disturb(state) if disturb else state, context, mask, depths)
             yield state
 
-    def _proposal(self, state: Tensor, context: Context, depth: Tensor) -> Tensor:
-        block = self._block(depth)
-        if block is None:
-            return state
+    def _proposal(self, state: Tensor, context: Context, mask: Tensor, depth: Tensor) -> Tensor:
         before = self._split(state)
         x = before if context.injection is None else self._split(state + context.injection)
         if self.config.echo:
-            said = torch.softmax(self.head(self.head_norm(before)), dim=-1)  # (B K, N, kinds)
-            x = x + self.input_norm(said @ self.roles.weight)
-        attention = context.attention
-        if self.strands > 1:
-            attention = attention.unsqueeze(1).expand(-1, self.strands, -1, -1, -1).flatten(0, 1)
-        if self.depths is not None:
-            places = depth.clamp(max=self.config.depth_embedding - 1).repeat_interleave(self.strands)
-            x = x + self.depths(places).unsqueeze(1)
-        proposal = block(x, attention)
+            x = x + self._echo(before)
+        if self.reader is not None:
+            proposal = self.block(x, self._routes(x, context, mask))
+        else:
+            block = self._block(depth)
+            if block is None:
+                return state
+            if self.depths is not None:
+                places = depth.clamp(max=self.config.depth_embedding - 1).repeat_interleave(self.strands)
+                x = x + self.depths(places).unsqueeze(1)
+            proposal = block(x, self._attention(context))
         if self.config.proposal_norm:
             proposal = F.layer_norm(proposal, (self.config.width,))
         if self.gate is not None:
@@ -145,6 +149,29 @@ class RecurrentTransformer(nn.Module):
         if context.given is not None and context.known is not None:
             proposal = torch.where(context.known, context.given, proposal)
         return proposal
+
+    def _echo(self, before: Tensor) -> Tensor:
+        """What the head says of each token, as a clean embedding of it: (B K, N, W) -> (B K, N, W)."""
+        logits = self.head(self.head_norm(before)).split(self.perception.questions, dim=-1)
+        said = torch.cat([torch.softmax(question, dim=-1) for question in logits], dim=-1)
+        if self.reader is not None:
+            return said @ self.said.weight
+        return self.input_norm(said @ self.roles.weight)
+
+    def _routes(self, x: Tensor, context: Context, mask: Tensor) -> Tensor:
+        """Who listens to whom in this step: (B, H, N, N), or (B K, H, N, N) where the state decides."""
+        if context.routes is not None:
+            return context.routes
+        assert context.counts is not None, "a network that reads has routes, or what they follow from"
+        counts, real = (part.repeat_interleave(self.strands, dim=0) for part in (context.counts, mask))
+        return self.routes(Heard(x, x, counts), real)
+
+    def _attention(self, context: Context) -> Tensor:
+        """What is added to the attention logits of every strand: (B K, V, N, N)."""
+        assert context.attention is not None, "a network that does not read attends under a mask"
+        if self.strands == 1:
+            return context.attention
+        return context.attention.unsqueeze(1).expand(-1, self.strands, -1, -1, -1).flatten(0, 1)
 
     def _split(self, state: Tensor) -> Tensor:
         """Strands as rows of their own: (B, N, K W) -> (B K, N, W)."""
@@ -159,7 +186,7 @@ class RecurrentTransformer(nn.Module):
             return rows
         return rows.reshape(-1, self.strands, *rows.shape[1:]).transpose(1, 2).flatten(2)
 
-    def _block(self, depth: Tensor) -> Block | None:
+    def _block(self, depth: Tensor) -> Block | CarryBlock | None:
         """The shared block; of a network of fixed depth the one whose turn it is, None after the last."""
         if self.config.layers == 0:
             return self.block

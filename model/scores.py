@@ -1,7 +1,7 @@
 """The scores of a step in torch: the formulas of model/halting.py, as they go into the step graph.
 
 A test holds the two against each other; sources of the formulas stand there. A network with a halting
-head has one more score, `learned` (model/served.py).
+head has one more score, `learned`, and one that can answer "not known yet" has `known` (model/served.py).
 """
 
 from __future__ import annotations

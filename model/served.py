@@ -31,7 +31,9 @@ class ServedModel(nn.Module):
         self.network = network
         self.inputs = network.perception.inputs._fields
         self.context = (*network.context, "real")
-        self.scores = SCORES if network.halting is None else (*SCORES, "learned")
+        learned = ("learned",) if network.halting is not None else ()
+        known = ("known",) if network.perception.unknown is not None else ()
+        self.scores = (*SCORES, *learned, *known)
 
     def embed(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Codec tensors -> context, state before the first step, memory before the first step."""
@@ -53,5 +55,7 @@ class ServedModel(nn.Module):
         columns = [confidence, entropy, entropy_diff, kl, moved, turned, changed, stable_for]
         if self.network.halting is not None:
             columns.append(torch.sigmoid(self.network.halting(following, state, context, mask)))
+        if self.network.perception.unknown is not None:
+            columns.append(torch.softmax(logits, dim=-1)[:, self.network.perception.unknown])
         scores = torch.stack(columns, dim=-1)
         return following, logits, following - state, stable_for, logits, scores

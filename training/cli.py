@@ -20,6 +20,8 @@ class Preset(StrEnum):
     DEFAULT = "default"
     PAPER = "paper"
     PAPER_SMALL = "paper-small"
+    WORDS = "words"
+    CHARACTERS = "characters"
 
 
 class ExperimentName(StrEnum):
@@ -28,6 +30,9 @@ class ExperimentName(StrEnum):
     FRONTIER_TEXT = "frontier-text"
     ABLATIONS = "ablations"
     BASELINES = "baselines"
+    PROGRESSION = "progression"
+    RAW_LOGIC = "raw-logic"
+    RAW_TEXT = "raw-text"
     SHORTCUTS = "shortcuts"
 
 
@@ -37,7 +42,9 @@ def train(
     preset: Annotated[
         Preset,
         typer.Option(
-            envvar="FATHOM_PRESET", help="default: ours; paper: the paper's; paper-small: scaled down."
+            envvar="FATHOM_PRESET",
+            help="default: ours; words: text word by word; characters: logic's default; "
+            "paper: the paper's; paper-small: scaled down.",
         ),
     ] = Preset.DEFAULT,
     out: Annotated[
@@ -111,6 +118,10 @@ def export(
     replace: Annotated[
         bool, typer.Option("--replace", envvar="FATHOM_REPLACE", help="Replace a bundle that is there.")
     ] = False,
+    alias: Annotated[
+        list[str] | None,
+        typer.Option(envvar="FATHOM_ALIAS", help="Another name that requests may use; may be repeated."),
+    ] = None,
     quiet: Annotated[bool, typer.Option(envvar="FATHOM_QUIET", help="Say nothing but errors.")] = False,
 ) -> None:
     """Export a run as a bundle: ONNX and TorchScript, checked against torch, halting calibrated."""
@@ -121,7 +132,8 @@ def export(
     console = Console(quiet=quiet)
     with _one_line(), _one_thread():
         where = out or Path("bundles") / read_config(run).task.name / "1"
-        bundle = write(run, where, CalibrationPlan(problems - problems % 2), replace, console.print)
+        plan = CalibrationPlan(problems - problems % 2)
+        bundle = write(run, where, plan, replace, console.print, tuple(alias or ()))
         console.print(f"wrote {bundle.folder}: serve it with fathom serve", soft_wrap=True)
 
 
@@ -140,6 +152,12 @@ def reproduce(
     full: Annotated[
         bool, typer.Option("--full", envvar="FATHOM_FULL", help="Frontiers at the paper's size; wants a GPU.")
     ] = False,
+    finished: Annotated[
+        bool,
+        typer.Option(
+            "--finished", envvar="FATHOM_FINISHED", help="Train nothing: take the runs that are finished."
+        ),
+    ] = False,
     quiet: Annotated[bool, typer.Option(envvar="FATHOM_QUIET", help="Say nothing but errors.")] = False,
 ) -> None:
     """Repeat an experiment of the paper. What is finished is not done again; Ctrl-C, and it continues."""
@@ -152,7 +170,8 @@ def reproduce(
         if experiment is ExperimentName.SHORTCUTS:
             shortcuts(out, SHORTCUT_PROBLEMS, console.print)
         else:
-            carry_out(experiments(full)[experiment.value], out, seeds, jobs, console.print)
+            chosen = experiments(full)[experiment.value]
+            carry_out(chosen, out, seeds, jobs, console.print, train=not finished)
 
 
 @app.command()

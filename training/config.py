@@ -26,8 +26,8 @@ TASKS: dict[str, type[AnyTask]] = {task.name: task for task in (GraphTask, Logic
 # Of each task; where there is a choice, the task's field `interface` makes it.
 PERCEPTIONS: dict[str, tuple[str, ...]] = {
     "graph": ("graph",),
-    "logic": ("brackets", "characters"),
-    "text": ("family", "words"),
+    "logic": ("characters",),
+    "text": ("family", "words", "sentences"),
 }
 
 
@@ -76,11 +76,15 @@ class TrainConfig:
     first_steps: int = 0
     steps_per_unit: int = 1
     extra_steps: int = 2
+    short_share: float = 0.0  # of batches that get fewer steps: what cannot be known yet is "unknown"
     intermediate: float = 0.0  # weight of the mean loss after the graded steps before the last; 0: silent
     ponder: float = 0.0  # weight of the steps that tokens take until they halt (network.adaptive_time)
     noise: float = 0.4  # deviation of the Gaussian noise on the state before every step
     noise_ramp: int = 300  # updates until it has its full strength
     learning_rate: float = 2e-3
+    token_rate: float = 1.0  # times that, of what a token is read as (network.reading)
+    unrest: float = 0.0  # weight of how much the counters move (network.counters), ...
+    unrest_from: int = 200  # ... a tenth of it until this update, all of it 300 later
     warmup: int = 100  # updates; then cosine to 0
     weight_decay: float = 1e-2
     clip: float = 0.1  # largest norm of the gradient; at 1.0 a spike late in training undoes the answer
@@ -99,8 +103,8 @@ class TrainConfig:
         if self.network.halting_head and self.head_updates < 1:
             raise ValueError("head_updates is 0, but must be at least 1 for a network with a halting head")
         counts = ("head_updates", "first_steps", "steps_per_unit", "extra_steps", "noise_ramp", "warmup")
-        weights = ("noise", "intermediate", "ponder", "weight_decay")
-        for name in (*counts, *weights, "seed", "data_seed"):
+        weights = ("noise", "token_rate", "unrest", "intermediate", "ponder", "weight_decay")
+        for name in (*counts, *weights, "unrest_from", "seed", "data_seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must not be negative")
         if not self.learning_rate > 0 or not self.clip > 0:
@@ -110,13 +114,21 @@ class TrainConfig:
         fitting = PERCEPTIONS[self.task.name]
         if self.network.perception not in fitting:
             raise ValueError(f"network.perception must be {' or '.join(fitting)} for {self.task.name}")
-        if self.curriculum.late_share and self.network.perception in NOTHING_GIVEN:
+        if not 0 <= self.short_share <= 1:
+            raise ValueError(f"short_share is {self.short_share}, but must be in [0, 1]")
+        open_ended = any(spec.answer is None for spec in self.task.classes)
+        if self.short_share and not open_ended:
+            raise ValueError('short_share needs a task that knows the answer "unknown"')
+        if self.curriculum.late_share and self.network.perception in NOTHING_GIVEN and not open_ended:
             raise ValueError(
-                "perception characters and words have no tokens that are given: curriculum.late_share=0"
+                'curriculum.late_share needs tokens that are given, or a task that knows "unknown"'
             )
         if self.steps(self.curriculum.start) < 1:
             raise ValueError("first_steps and steps_per_unit leave no step for the first difficulty")
-        if not isinstance(self.task, GraphTask) and self.task.interface != self.network.perception:
+        answers = len(self.task.classes)
+        if self.network.classes != answers:
+            raise ValueError(f"network.classes must be {answers}, as many as the task has answers")
+        if isinstance(self.task, TextTask) and self.task.interface != self.network.perception:
             raise ValueError("network.perception must be what task.interface is")
         whole = self.network.layers or self.network.adaptive_time
         if whole and (self.noise or self.curriculum.burn_in):
@@ -145,21 +157,28 @@ FAR_BURN_IN = CurriculumConfig(burn_in=120, burn_in_every=10, burn_in_growth=0.0
 LOGIC = TrainConfig(
     task=LogicTask(),
     network=RecurrentConfig(
-        width=64,
+        width=48,
         heads=8,  # half of them look to the left, half to the right
-        feed_forward=192,
-        layer_scale=0.1,
-        gate_bias=-1.0,
+        feed_forward=96,
+        classes=3,
+        layer_scale=0.5,
+        gate_bias=1.0,
+        echo=True,
         attention="nearest",
-        perception="brackets",
-        halting_head=True,
+        perception="characters",
+        reading=48,
+        routing="input",
+        counters=4,
     ),
-    curriculum=replace(FAR_BURN_IN, start=0, end=6),
-    updates=1600,
-    first_steps=3,
-    steps_per_unit=2,  # an operator hears its operands, then a bracket its operators
+    curriculum=replace(FAR_BURN_IN, burn_in=60, start=2, end=6, late_share=0.4),
+    updates=3000,
+    batch=32,
+    short_share=0.3,
     noise=0.2,
     clip=1.0,
+    token_rate=3.0,
+    unrest=0.02,
+    ema=0.99,
 )
 
 TEXT = TrainConfig(
@@ -235,18 +254,22 @@ def to_json(config: TrainConfig) -> str:
 
 
 def from_json(text: str) -> TrainConfig:
-    """The configuration of a run's folder. Raises ConfigError where it is not one."""
+    """The configuration of a run's folder; a field that is newer than the run has its default.
+
+    Raises ConfigError where it is not one, or where it has fields that are unknown.
+    """
     try:
         content = json.loads(text)
     except ValueError as error:
         raise ConfigError(f"the run's configuration is not JSON ({error})") from error
     values = _flatten(content) if isinstance(content, dict) else {}
     task = values.get(TASK_NAME)
-    if task not in TASKS:
+    if not isinstance(task, str) or task not in TASKS:
         raise ConfigError(f"the run's configuration is from another version of Fathom (task {task!r})")
-    known = flat(DEFAULTS[task])
-    if values.keys() != known.keys():
-        odd = sorted(values.keys() ^ known.keys())
+    odd = sorted(values.keys() - flat(DEFAULTS[task]).keys())
+    if "network" not in content:
+        odd.append("network")
+    if odd:
         raise ConfigError(
             f"the run's configuration is from another version of Fathom (fields {', '.join(odd)})"
         )

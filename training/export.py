@@ -49,7 +49,9 @@ EXAMPLE_SEED = 5
 Say = Callable[[str], None]
 
 
-def export(folder: Path, out: Path, plan: CalibrationPlan, replace: bool, say: Say) -> Bundle:
+def export(
+    folder: Path, out: Path, plan: CalibrationPlan, replace: bool, say: Say, aliases: tuple[str, ...] = ()
+) -> Bundle:
     """Write the bundle of a run to <repository>/<model>/<version>.
 
     Raises RunError where the folder is no run, BundleError where the result would be unsound; in
@@ -65,7 +67,7 @@ def export(folder: Path, out: Path, plan: CalibrationPlan, replace: bool, say: S
             f"{folder} holds a baseline, for comparison only: its steps are no steps to be served"
         )
     task, model = config.task, ServedModel(network).eval()
-    description = _describe(model, task, name, version)
+    description = {**_describe(model, task, name, version), "aliases": aliases}
     draft = out.with_name(f"{out.name}{DRAFT}")
     try:
         shutil.rmtree(draft, ignore_errors=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from model.config import RecurrentConfig
-from training.config import DEFAULTS, ConfigError, CurriculumConfig, TrainConfig
+from training.config import DEFAULTS, FAR_BURN_IN, ConfigError, CurriculumConfig, TrainConfig
 from training.task import Task
 from training.tasks.expressions import LONGEST
 from training.tasks.graph import GraphTask
@@ -51,7 +51,7 @@ PAPER_LOGIC = replace(
         anyhow_share=0.0,
         min_depth=1,
         longest=LONGEST,
-        interface="characters",
+        unknown=False,
     ),
     network=RecurrentConfig(
         width=256,
@@ -95,13 +95,45 @@ PAPER_SMALL = {
     "text": _small(PAPER_TEXT, 3000, 32),
 }
 
-PRESETS = {"default": DEFAULTS, "paper": PAPER, "paper-small": PAPER_SMALL}  # by name, then by task
+WORDS = TrainConfig(
+    task=TextTask(interface="sentences"),
+    network=RecurrentConfig(
+        width=48,  # of each of the three hands
+        heads=8,
+        feed_forward=112,
+        classes=3,
+        layer_scale=0.5,
+        gate_bias=1.0,
+        echo=True,
+        perception="sentences",
+        reading=64,
+        routing="input",
+        same_heads=2,
+    ),
+    curriculum=replace(FAR_BURN_IN, burn_in=60, late_share=0.4),
+    updates=2500,
+    batch=32,
+    first_steps=2,  # the mark hears the generation, and compares
+    short_share=0.35,
+    noise=0.2,
+    clip=1.0,
+    token_rate=5.0,
+    ema=0.99,
+)
+
+PRESETS = {
+    "default": DEFAULTS,
+    "words": {"text": WORDS},
+    "characters": {"logic": DEFAULTS["logic"]},
+    "paper": PAPER,
+    "paper-small": PAPER_SMALL,
+}  # by name, then by task
 
 
 def task_read_by(perception: str, task: str) -> Task:
     """The task whose problems a network of this perception takes. Raises ConfigError where there is none."""
     for presets in PRESETS.values():
-        if presets[task].network.perception == perception:
+        if task in presets and presets[task].network.perception == perception:
             return presets[task].task
     raise ConfigError(f"no preset of {task} reads with perception {perception!r}")
 

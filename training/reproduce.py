@@ -3,8 +3,9 @@
     OUT/runs/<variant>-<seed>/     a run like any other, and measured.json beside its checkpoints
     OUT/<experiment>/              results.json, table.md, figure.png
 
-Whatever is finished is not done again: stop it anywhere, call it again, and it goes on. The results
-are written anew after every seed, so that there is something to read long before the end.
+Whatever is finished is not done again: stop it anywhere, call it again, and it goes on. A run that was
+trained elsewhere with the same configuration is one that is finished. The results are written anew after
+every seed, so that there is something to read long before the end.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from model.recurrent import RecurrentTransformer, last
 from training import checkpoint, run
 from training.checkpoint import RunError
 from training.config import TASKS, TrainConfig, as_dict
-from training.experiments import Experiment, Measure, Variant
+from training.experiments import Experiment, Measure, Progression, Variant
 from training.forms import torch_form
 from training.measure import trace
 from training.start import carry_out, device_of
@@ -57,29 +58,35 @@ class Job:
         return replace(self.variant.config, seed=self.seed, data_seed=self.seed)
 
 
-def reproduce(experiment: Experiment, out: Path, seeds: int, jobs: int, say: Say) -> Path:
+def reproduce(
+    experiment: Experiment | Progression, out: Path, seeds: int, jobs: int, say: Say, train: bool = True
+) -> Path:
     """Every variant with so many seeds, seed by seed; returns the folder of the results.
 
-    Raises FathomError where a folder holds something else or cannot be written, and Interrupted where
-    a signal stopped the training.
+    train=False takes the runs that are finished and leaves out what has none. Raises FathomError where a
+    folder holds something else or cannot be written, or nothing is finished, and Interrupted where a
+    signal stopped the training.
     """
-    from training.figures.experiments import draw_comparison, draw_grid
-    from training.tables import comparison_table, frontier_table, write_results
+    from training.tables import write_results
 
-    measured: dict[str, list[Facts]] = {variant.name: [] for variant in experiment.variants}
+    parts = experiment.domains if isinstance(experiment, Progression) else (experiment,)
+    measured: dict[str, dict[str, list[Facts]]] = {part.name: {} for part in parts}
     where = out / experiment.name
-    draw = draw_grid if experiment.is_frontier else draw_comparison
-    table = frontier_table if experiment.is_frontier else comparison_table
     for turn in range(seeds):
         work = [
-            Job(variant, seed, experiment.measure, out / "runs" / f"{variant.folder}-{seed}")
-            for variant in experiment.variants
+            (part.name, Job(variant, seed, part.measure, out / "runs" / f"{variant.folder}-{seed}"))
+            for part in parts
+            for variant in part.variants
             for seed in (variant.config.seed + turn,)
         ]
-        for job, facts in zip(work, _done(work, jobs, say), strict=True):
-            measured[job.variant.name].append(facts)
-        write_results(experiment, measured, where, table, draw)
-        say(f"wrote {where}: results.json, table.md and figure.png of {turn + 1} seeds")
+        work = [(part, job) for part, job in work if train or _is_finished(job)]
+        for (part, job), facts in zip(work, _done([job for _, job in work], jobs, say), strict=True):
+            measured[part].setdefault(job.variant.name, []).append(facts)
+        if not any(measured.values()):
+            raise RunError(f"{out / 'runs'} holds no finished run of {experiment.name}: train them first")
+        if work:
+            write_results(experiment, measured, where)
+            say(f"wrote {where}: results.json, table.md and figure.png after {turn + 1} seeds")
     return where
 
 
@@ -97,35 +104,43 @@ def _done(work: list[Job], jobs: int, say: Say) -> Iterator[Facts]:
 
 def carry_through(job: Job) -> Facts:
     """Train and measure, or only what of it is missing."""
-    expected = {"config": as_dict(job.config), "measure": json.loads(json.dumps(asdict(job.measure)))}
+    config, measure = as_dict(job.config), json.loads(json.dumps(asdict(job.measure)))
     place = job.folder / MEASURED
-    if place.exists():
-        facts: Facts = json.loads(place.read_text("utf-8"))
-        if {name: facts.get(name) for name in expected} != expected:
-            raise RunError(f"{place} is of another experiment: remove {job.folder} or choose another --out")
-        return facts
+    known: list[Facts] = json.loads(place.read_text("utf-8")) if place.exists() else []
+    if not isinstance(known, list) or any(facts["config"] != config for facts in known):
+        raise RunError(f"{place} is of another experiment: remove {job.folder} or choose another --out")
+    for facts in known:
+        if facts["measure"] == measure:
+            return facts
     _train(job)
     network, saved = run.read_network(job.folder)
-    facts = {
-        **expected,
+    seconds = round(float(saved.state["seconds"]), 1)
+    found = {
+        "config": config,
+        "measure": measure,
         "seed": job.seed,
         "updates": saved.update,
+        "reached": saved.state["curriculum"]["difficulty"],
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "processor_seconds": round(_processor_seconds(job.folder), 1),
-        "seconds": round(float(saved.state["seconds"]), 1),
+        "processor_seconds": round(_processor_seconds(job.folder), 1)
+        or seconds,  # trained elsewhere: by the clock
+        "seconds": seconds,
         "commit": run.read_provenance(job.folder)["commit"],
         **_measure(network.to(device_of(job.config)), job),
     }
-    _write(place, facts)
-    return facts
+    _write(place, [*known, found])
+    return found
 
 
 def _train(job: Job) -> None:
     """Begin, continue, or find that there is nothing left to do."""
     resume = checkpoint.exists(job.folder)
     if resume:
-        run.check_same(job.folder, job.config)
-        if checkpoint.load(job.folder).update == job.config.updates:
+        began = run.read_config(job.folder)  # how often it saved, and on how many threads, changes no result
+        run.check_same(
+            job.folder, replace(job.config, checkpoint_every=began.checkpoint_every, threads=began.threads)
+        )
+        if _is_finished(job):
             return
     elif (job.folder / run.CONFIG).exists():
         shutil.rmtree(job.folder)  # stopped before its first checkpoint
@@ -138,6 +153,10 @@ def _train(job: Job) -> None:
         _write(job.folder / PROCESSOR, {"seconds": spent + time.process_time() - before})
 
 
+def _is_finished(job: Job) -> bool:
+    return checkpoint.exists(job.folder) and checkpoint.load(job.folder).update == job.config.all_updates
+
+
 def _processor_seconds(folder: Path) -> float:
     place = folder / PROCESSOR
     return float(json.loads(place.read_text("utf-8"))["seconds"]) if place.exists() else 0.0
@@ -148,9 +167,9 @@ def _measure(network: RecurrentTransformer, job: Job) -> Facts:
     task, measure, device = job.config.task, job.measure, device_of(job.config)
     accuracy: Facts = {}
     ponder: Facts = {}
-    for split in measure.splits:
+    for split, buckets in measure.splits.items():
         accuracy[split] = {}
-        for bucket in measure.buckets:
+        for bucket in buckets:
             problems = _problems(task, split, bucket, measure.problems)
             traced = trace(torch_form(network, device), problems, measure.longest)
             accuracy[split][str(bucket)] = [round(float(at), 4) for at in traced.right.mean(axis=0)]
@@ -203,7 +222,7 @@ def _problems(task: Task, split: str, bucket: int, count: int) -> Problems:
     return task.problems(np.random.default_rng((SEED, bucket)), split, bucket, count)
 
 
-def _write(path: Path, facts: Facts) -> None:
+def _write(path: Path, facts: Facts | list[Facts]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         checkpoint.write_durably(path, (json.dumps(facts, indent=1) + "\n").encode())

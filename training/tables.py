@@ -14,13 +14,15 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from training import checkpoint
-from training.experiments import Experiment
+from training.experiments import GIVEN, PROTOCOL, PUBLISHED, RAW, Experiment, Measure, Progression
+from training.figures.experiments import draw_cells, draw_comparison, draw_grid, draw_progression
 from training.figures.look import STYLE
+from training.report import NONE, percent
 from training.report import table as markdown_table
 
 Facts = dict[str, Any]
 Measured = dict[str, list[Facts]]  # by variant, one entry a seed
-FIGURES = {  # of a comparison: key and heading
+FIGURES = {  # of a comparison by means: key and heading
     "in_distribution": "trained on, best budget",
     "out_of_distribution": "beyond, best budget",
     "one_step_each": "beyond, one step per {unit}",
@@ -28,16 +30,26 @@ FIGURES = {  # of a comparison: key and heading
 }
 
 
-def write_results(
-    experiment: Experiment,
-    measured: Measured,
-    where: Path,
-    table: Callable[[Facts], str],
-    draw: Callable[[Facts], Figure],
-) -> None:
-    """results.json, table.md and figure.png. Raises RunError where they cannot be written."""
-    report = report_of(experiment, measured)
-    write_files(where, report, table, draw)
+def write_results(experiment: Experiment | Progression, measured: dict[str, Measured], where: Path) -> None:
+    """results.json, table.md and figure.png, of what was measured by experiment.
+
+    Raises RunError where they cannot be written.
+    """
+    if isinstance(experiment, Progression):
+        found = {
+            part.name: report_of(part, measured[part.name])
+            for part in experiment.domains
+            if measured[part.name]
+        }
+        report = {"experiment": experiment.name, "title": experiment.title, "domains": found}
+        write_files(where, report, progression_table, draw_progression)
+        return
+    table, draw = {
+        "grid": (frontier_table, draw_grid),
+        "means": (comparison_table, draw_comparison),
+        "cells": (cells_table, draw_cells),
+    }[experiment.shown]
+    write_files(where, report_of(experiment, measured[experiment.name]), table, draw)
 
 
 def write_files(
@@ -63,10 +75,7 @@ def report_of(experiment: Experiment, measured: Measured) -> Facts:
         "title": experiment.title,
         "task": task.name,
         "unit": task.unit,
-        "seeds": len(next(iter(measured.values()))),
-        "trained_to": experiment.variants[0].config.curriculum.end,
-        "splits": list(measure.splits),
-        "buckets": list(measure.buckets),
+        "splits": {split: list(buckets) for split, buckets in measure.splits.items()},
         "budgets": list(measure.budgets),
         "longest": measure.longest,
         "problems": measure.problems,
@@ -76,64 +85,86 @@ def report_of(experiment: Experiment, measured: Measured) -> Facts:
                 "updates": runs[0]["updates"],
                 "batch": runs[0]["config"]["batch"],
                 "width": runs[0]["config"]["network"]["width"],
+                "trained_to": runs[0]["config"]["curriculum"]["end"],
+                "seeds": len(runs),
+                "reached": [one["reached"] for one in runs],
                 "processor_seconds": round(float(np.mean([one["processor_seconds"] for one in runs])), 1),
                 "ponder": {
                     bucket: round(float(np.mean([one["ponder"][bucket] for one in runs])), 2)
                     for bucket in runs[0]["ponder"]
                 },
-                "figures": _figures(experiment, runs),
-                "grids": {split: _grid(experiment, runs, split) for split in measure.splits},
+                "figures": _figures(measure, runs) if experiment.shown == "means" else {},
+                "grids": {split: _grid(measure, runs, split) for split in measure.splits},
+                "cells": {split: _cells(measure, runs, split) for split in measure.splits},
                 "runs": runs,
             }
             for name, runs in measured.items()
         },
+        "cited": {
+            name: {
+                "source": cited.source,
+                "columns": list(cited.columns),
+                "accuracy": {str(bucket): list(row) for bucket, row in cited.accuracy.items()},
+            }
+            for name, cited in experiment.cited.items()
+        },
     }
 
 
-def _figures(experiment: Experiment, runs: list[Facts]) -> Facts:
-    measure = experiment.measure
-    trained_to = experiment.variants[0].config.curriculum.end
-    beyond = [bucket for bucket in measure.buckets if bucket > trained_to]
-    values: dict[str, list[float]] = {name: [] for name in FIGURES}
-    for one in runs:
-        curves = one["accuracy"][measure.splits[0]]
-        layers = one["config"]["network"]["layers"]  # a network of fixed depth takes all of them
+def _figures(measure: Measure, runs: list[Facts]) -> Facts:
+    split, buckets = next(iter(measure.splits.items()))
+    trained_to = runs[0]["config"]["curriculum"]["end"]
+    trained = [bucket for bucket in buckets if bucket <= trained_to]
+    beyond = [bucket for bucket in buckets if bucket > trained_to]
+    layers = runs[0]["config"]["network"]["layers"]  # a network of fixed depth takes all of them
 
-        def mean(
-            buckets: list[int], at: Callable[[int], int], curves: dict[str, list[float]] = curves
-        ) -> float:
-            return float(np.mean([curves[str(bucket)][at(bucket) - 1] for bucket in buckets]))
+    def mean(buckets: list[int], at: Callable[[int, list[float]], int]) -> dict[str, float]:
+        values = []
+        for one in runs:
+            curves = {bucket: one["accuracy"][split][str(bucket)] for bucket in buckets}
+            values.append(float(np.mean([curve[at(bucket, curve) - 1] for bucket, curve in curves.items()])))
+        return _spread_of(values)
 
-        def best(bucket: int, curves: dict[str, list[float]] = curves) -> int:
-            return max(measure.budgets, key=lambda steps: curves[str(bucket)][steps - 1])
+    def best(_: int, curve: list[float]) -> int:
+        return max(measure.budgets, key=lambda steps: curve[steps - 1])
 
-        trained = [bucket for bucket in measure.buckets if bucket <= trained_to]
-        values["in_distribution"].append(mean(trained, best))
-        values["out_of_distribution"].append(mean(beyond, best))
-        values["one_step_each"].append(
-            mean(beyond, lambda bucket, least=layers: min(max(bucket, least), measure.longest))  # type: ignore[misc]
-        )
-        values["overthinking"].append(mean(beyond, lambda _: measure.longest))
     return {
-        name: {
-            "mean": round(float(np.mean(of)), 4),
-            "lowest": round(min(of), 4),
-            "highest": round(max(of), 4),
-        }
-        for name, of in values.items()
+        "in_distribution": mean(trained, best),
+        "out_of_distribution": mean(beyond, best),
+        "one_step_each": mean(beyond, lambda bucket, _: min(max(bucket, layers), measure.longest)),
+        "overthinking": mean(beyond, lambda *_: measure.longest),
     }
 
 
-def _grid(experiment: Experiment, runs: list[Facts], split: str) -> list[list[float]]:
+def _grid(measure: Measure, runs: list[Facts], split: str) -> list[list[float]]:
     """Mean accuracy over seeds: a row for each difficulty, a column for each budget."""
-    measure = experiment.measure
     return [
         [
             round(float(np.mean([one["accuracy"][split][str(bucket)][steps - 1] for one in runs])), 4)
             for steps in measure.budgets
         ]
-        for bucket in measure.buckets
+        for bucket in measure.splits[split]
     ]
+
+
+def _cells(measure: Measure, runs: list[Facts], split: str) -> dict[str, dict[str, dict[str, float]]]:
+    """By difficulty: each seed's accuracy at its best budget, and after the most steps."""
+    found = {}
+    for bucket in measure.splits[split]:
+        curves = [one["accuracy"][split][str(bucket)] for one in runs]
+        found[str(bucket)] = {
+            "best": _spread_of([max(curve[steps - 1] for steps in measure.budgets) for curve in curves]),
+            "longest": _spread_of([curve[measure.longest - 1] for curve in curves]),
+        }
+    return found
+
+
+def _spread_of(values: list[float]) -> dict[str, float]:
+    return {
+        "mean": round(float(np.mean(values)), 4),
+        "lowest": round(min(values), 4),
+        "highest": round(max(values), 4),
+    }
 
 
 def comparison_table(report: Facts) -> str:
@@ -152,9 +183,10 @@ def comparison_table(report: Facts) -> str:
         steps = ", ".join(f"{thought[str(hops)]:.1f} at {hops}" for hops in _ends(report)) if thought else "-"
         cost = f"{variant['processor_seconds']:.0f}"
         rows.append([name, f"{variant['parameters']:,}", *figures, *([steps] if ponder else []), cost])
-    beyond = _listed([bucket for bucket in report["buckets"] if bucket > report["trained_to"]])
+    trained_to = _trained_to(report)
+    beyond = ", ".join(str(bucket) for bucket in _buckets(report) if bucket > trained_to)
     return (
-        f"{report['title']}. {_size(report)} Trained on 1 to {report['trained_to']} {unit}; beyond: "
+        f"{report['title']}. {_size(report)} Trained on 1 to {trained_to} {unit}; beyond: "
         f"{beyond}. Mean over seeds, in brackets the worst and the best; chance is 50 %.\n\n"
         f"{markdown_table(header, rows)}\n"
     )
@@ -168,11 +200,70 @@ def frontier_table(report: Facts) -> str:
         f"over seeds, chance is 50 %; trained on up to {report['trained_to']} {report['unit']}.",
     ]
     header = [report["unit"].capitalize(), *(f"{steps} steps" for steps in report["budgets"]), "best"]
-    for split in report["splits"]:
-        grid = zip(report["buckets"], variant["grids"][split], strict=True)
+    for split, buckets in report["splits"].items():
+        grid = zip(buckets, variant["grids"][split], strict=True)
         rows = [[str(bucket), *map(_share, (*row, max(row)))] for bucket, row in grid]
         lines += ["", f"Split `{split}`:", "", markdown_table(header, rows)]
     return "\n".join(lines) + "\n"
+
+
+def cells_table(report: Facts) -> str:
+    """A row for each variant, a column for each difficulty of each split."""
+    cells = [(split, str(bucket)) for split, buckets in report["splits"].items() for bucket in buckets]
+    first = next(iter(report["splits"]))
+    header = ["Variant", "parameters", f"{report['unit']} reached"]
+    header += [f"{bucket} {report['unit'] if split == first else split}" for split, bucket in cells]
+    rows = []
+    for name, variant in report["variants"].items():
+        found = [variant["cells"][split][bucket] for split, bucket in cells]
+        shares = [f"{_share(one['best']['mean'])} / {_share(one['longest']['mean'])}" for one in found]
+        reached = " to ".join(
+            str(level) for level in sorted({min(variant["reached"]), max(variant["reached"])})
+        )
+        cost = f"{variant['processor_seconds']:.0f}"
+        rows.append([name, f"{variant['parameters']:,}", reached, *shares, cost])
+    return (
+        f"{report['title']}. {_size(report)} Trained on up to {_trained_to(report)} {report['unit']}, "
+        f"where the curriculum got there. Best budget up to {report['budgets'][-1]} steps / after "
+        f"{report['longest']}, mean over seeds; chance is 50 %.\n\n"
+        f"{markdown_table([*header, 'processor seconds'], rows)}\n"
+    )
+
+
+def progression_table(report: Facts) -> str:
+    """A row for each domain and difficulty, a column for each interface and recipe; then what was trained."""
+    columns = (GIVEN, RAW, PROTOCOL, PUBLISHED)
+    rows, trained, notes = [], [], []
+    for domain, found in report["domains"].items():
+        ((split, buckets),) = found["splits"].items()
+        for bucket in buckets:
+            cells = [_best_of(found, name, split, str(bucket)) for name in columns]
+            rows.append([f"{domain}, {bucket} {found['unit']}", *cells])
+        for name, variant in found["variants"].items():
+            size = f"{variant['updates']:,} of {variant['batch']}"
+            far = f"{variant['trained_to']} {found['unit']}"
+            facts = [f"{variant['parameters']:,}", size, far, str(variant["seeds"])]
+            trained.append([f"{domain}: {name}", *facts, f"{variant['processor_seconds']:.0f}"])
+        notes += [f"- {domain}, {name}: {cited['source']}." for name, cited in found["cited"].items()]
+    some = next(iter(report["domains"].values()))
+    header = ["Network", "parameters", "updates", "trained to", "seeds", "processor seconds"]
+    parts = (
+        f"{report['title']}. {some['problems']} held-out problems a row, best budget up to "
+        f"{some['budgets'][-1]} steps; mean over seeds, in brackets the worst and the best; chance is 50 %. "
+        "The paper's protocol is handed a graph's edges, and reads characters and words.",
+        markdown_table(["Problems", *columns], rows),
+        markdown_table(header, trained),
+        "Not trained here:",
+        "\n".join(notes),
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def _best_of(found: Facts, name: str, split: str, bucket: str) -> str:
+    if name in found["variants"]:
+        return _spread(found["variants"][name]["cells"][split][bucket]["best"])
+    row = found["cited"].get(name, {"accuracy": {}})["accuracy"].get(bucket)
+    return _share(max(row)) if row else NONE
 
 
 def shortcut_table(report: Facts) -> str:
@@ -191,18 +282,28 @@ def shortcut_table(report: Facts) -> str:
 
 def _size(report: Facts) -> str:
     variant = next(iter(report["variants"].values()))
-    count = report["seeds"]
+    count = variant["seeds"]
     return (
         f"{count} seed{'s' if count > 1 else ''}; width {variant['width']}, {variant['updates']:,} updates "
         f"of {variant['batch']}; {report['problems']} held-out problems for each number of {report['unit']}."
     )
 
 
+def _trained_to(report: Facts) -> int:
+    return int(next(iter(report["variants"].values()))["trained_to"])
+
+
+def _buckets(report: Facts) -> list[int]:
+    """The difficulties of the split that counts."""
+    buckets: list[int] = next(iter(report["splits"].values()))
+    return buckets
+
+
 def _ends(report: Facts) -> list[int]:
     """The easiest difficulty, the hardest trained on and the hardest."""
-    trained_to = report["trained_to"]
-    inside = [bucket for bucket in report["buckets"] if bucket <= trained_to]
-    return [inside[0], inside[-1], report["buckets"][-1]]
+    buckets = _buckets(report)
+    inside = [bucket for bucket in buckets if bucket <= _trained_to(report)]
+    return [inside[0], inside[-1], buckets[-1]]
 
 
 def _spread(figure: dict[str, float]) -> str:
@@ -211,8 +312,4 @@ def _spread(figure: dict[str, float]) -> str:
 
 
 def _share(value: float) -> str:
-    return f"{value * 100:.1f}".removesuffix(".0") + " %"
-
-
-def _listed(buckets: list[int]) -> str:
-    return ", ".join(map(str, buckets))
+    return percent(value).replace(".0 %", " %")

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from model.manifest import ClassSpec, CodecSpec, Domain
 from model.perception import Context, Inputs
 from model.recurrent import RecurrentTransformer
+
+NEVER = 10**6  # steps: no evidence ever arrives
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When the questions of a batch can be answered, and what "not known yet" is called.
+
+    A question is graded on its answer once the answer is due, on "unknown" as long as no evidence can
+    have arrived, and not at all between. Each kind of question has three shares of the loss: of those
+    that are due, of those that are not yet, and of those that never are; within a share, weights count.
+    """
+
+    earliest: Tensor  # (B, Q) int64, steps after which evidence may have arrived; NEVER
+    due: Tensor  # (B, Q) int64, steps after which the answer is graded; NEVER
+    kind: Tensor  # (B, Q) int64, place in `shares`; -1: not asked
+    shares: tuple[tuple[float, float, float], ...]  # by kind: due, not yet, never
+    unknown: Tensor  # (B, Q) int64, the class that says so
 
 
 @dataclass(frozen=True)
@@ -24,18 +43,53 @@ class Batch:
 
     inputs: Inputs
     labels: Tensor  # (B, Q) int64, the class of each of the Q questions a row is asked
-    weights: Tensor  # (B, Q) float32, 0 where a question is not asked
+    weights: Tensor  # (B, Q) float32, 0 where a question is not asked; of a schedule within its shares
     difficulty: int  # of the hardest question that is asked
+    schedule: Schedule | None = None  # None: everything is due
+    earlier: Inputs | None = None  # what there is during the burn-in of a late batch
+    watched: Tensor | None = None  # (B, Q) weights of what the curriculum goes by; None: of everything
+
+    def at(self, steps: int) -> Batch:
+        """What is graded after so many steps: where there is a schedule, by that."""
+        if self.schedule is None:
+            return self
+        plan = self.schedule
+        never = plan.due >= NEVER
+        states = steps >= plan.due, (steps < plan.earliest) & ~never, never
+        weights, watched = torch.zeros_like(self.weights), torch.zeros_like(self.weights)
+        for kind, shares in enumerate(plan.shares):
+            for share, state in zip(shares, states, strict=True):
+                asked = self.weights * ((plan.kind == kind) & state)
+                weights += share * asked / asked.sum().clamp(min=1e-6)
+        due = self.weights * ((plan.kind == 0) & states[0])
+        if float(due.sum()) > 0:
+            watched = due / due.sum()
+        labels = torch.where(states[0], self.labels, plan.unknown)
+        return replace(self, labels=labels, weights=weights, watched=watched, schedule=None)
 
     def rows(self, chosen: slice) -> Batch:
         """Some of the rows, their weights unchanged."""
-        inputs = type(self.inputs)(*(tensor[chosen] for tensor in self.inputs))
-        return Batch(inputs, self.labels[chosen], self.weights[chosen], self.difficulty)
+        return self._mapped(lambda tensor: tensor[chosen])
 
     def to(self, device: str) -> Batch:
         """The batch on another device."""
-        inputs = type(self.inputs)(*(tensor.to(device) for tensor in self.inputs))
-        return Batch(inputs, self.labels.to(device), self.weights.to(device), self.difficulty)
+        return self._mapped(lambda tensor: tensor.to(device))
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        assert self.schedule is None, "what is graded has been settled"
+        inputs, earlier = (
+            None if part is None else type(part)(*map(change, part)) for part in (self.inputs, self.earlier)
+        )
+        assert inputs is not None, "there are inputs"
+        watched = None if self.watched is None else change(self.watched)
+        return replace(
+            self,
+            inputs=inputs,
+            labels=change(self.labels),
+            weights=change(self.weights),
+            earlier=earlier,
+            watched=watched,
+        )
 
 
 @dataclass(frozen=True)
@@ -52,13 +106,17 @@ class Task(Protocol):
 
     name: ClassVar[str]
     unit: ClassVar[str]  # what a difficulty counts, in the plural: "hops"
-    classes: ClassVar[tuple[ClassSpec, ...]]
     splits: ClassVar[tuple[str, ...]]  # kinds of evaluation problems; the first is the one that counts
     buckets: ClassVar[tuple[int, ...]]  # difficulties that are evaluated
     calibrated: ClassVar[tuple[int, ...]]  # those of them that halting thresholds are calibrated on
     probe: ClassVar[int]  # the difficulty, not trained on, that training watches
     domain: ClassVar[Domain | None]  # what a network of the shipped recipe was measured to be right about
     pictured: ClassVar[int]  # the difficulty of the problems that pictures follow step by step
+
+    @property
+    def classes(self) -> tuple[ClassSpec, ...]:
+        """What the answers are, in the order of the logits."""
+        ...
 
     @property
     def codec(self) -> CodecSpec:

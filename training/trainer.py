@@ -12,7 +12,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -33,6 +33,7 @@ from training.measure import accuracy_at
 from training.parallel import World
 from training.progress import Display
 from training.run import Metrics, build_network
+from training.task import Batch
 from training.unroll import Plan, Unrolled
 
 LOG_EVERY = 50  # updates
@@ -66,9 +67,7 @@ class Trainer:
         self.noise = torch.Generator(device).manual_seed(config.seed)
         self.numbers = np.random.default_rng(config.data_seed)
         self.curriculum = Curriculum.start(config.curriculum)
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-        )
+        self.optimizer = torch.optim.AdamW(self._groups(), lr=config.learning_rate)
         halting = config.network.halting_head
         self.head = HeadTrainer(config, self.averaged, world, device) if halting else None
         self.updates = 0
@@ -78,6 +77,19 @@ class Trainer:
         self._loss: nn.Module = (
             DistributedDataParallel(unrolled, find_unused_parameters=True) if world.size > 1 else unrolled
         )
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """The weights, and at what rate they learn: what a token is may be learned faster than all else."""
+        reader = self.network.reader
+        fast = [] if reader is None else [reader.embedding.weight]
+        if reader is not None and reader.counters is not None:
+            fast.append(reader.counters.moves.weight)
+        chosen = {id(parameter) for parameter in fast}
+        others = [parameter for parameter in self.network.parameters() if id(parameter) not in chosen]
+        groups = [{"params": others, "rate": 1.0, "weight_decay": self.config.weight_decay}]
+        if fast:
+            groups.append({"params": fast, "rate": self.config.token_rate, "weight_decay": 0.0})
+        return groups
 
     def train(self, console: Console, silent: bool = False) -> Outcome:
         """Train to the last update. Raises Interrupted on SIGINT or SIGTERM, after saving."""
@@ -135,16 +147,9 @@ class Trainer:
     def _update(self) -> dict[str, float]:
         """One step of the optimizer; what happened, for the metrics."""
         config, curriculum = self.config, self.curriculum
-        batch = config.task.sample(self.numbers, config.batch, curriculum.difficulty)
-        plan = Plan(
-            burn_in=curriculum.draw_burn_in(self.numbers),
-            steps=config.steps(batch.difficulty) + int(self.numbers.integers(0, config.extra_steps + 1)),
-            noise=config.noise * min(1.0, self.updates / max(1, config.noise_ramp)),
-            rows=self.world.rows(config.batch),
-            late=bool(config.curriculum.late_share) and self.numbers.random() < config.curriculum.late_share,
-        )
+        batch, plan = self._drawn()
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(config, self.updates)
+            group["lr"] = learning_rate(config, self.updates) * group["rate"]
         self.optimizer.zero_grad()
         with torch.autocast(self.device, torch.bfloat16, enabled=_bfloat16(config, self.device)):
             share, final = self._loss(batch.rows(plan.rows).to(self.device), config.batch, plan)
@@ -156,7 +161,8 @@ class Trainer:
         loss = float(self.world.total(final))  # of the answer: what the curriculum goes by
         if not math.isfinite(loss):
             raise checkpoint.RunError(f"the loss is {loss} at update {self.updates}: lower learning_rate")
-        curriculum.observe(self.updates, loss)
+        if batch.watched is None or bool(batch.watched.any()):
+            curriculum.observe(self.updates, loss)
         return {
             "update": self.updates,
             "loss": loss,
@@ -166,6 +172,26 @@ class Trainer:
             "gradient_norm": float(norm),
             "learning_rate": learning_rate(config, self.updates - 1),
         }
+
+    def _drawn(self) -> tuple[Batch, Plan]:
+        """Problems, for how long each phase of thinking about them lasts, and what is graded then."""
+        config, curriculum, numbers = self.config, self.curriculum, self.numbers
+        batch = config.task.sample(numbers, config.batch, curriculum.difficulty)
+        burn_in = curriculum.draw_burn_in(numbers)
+        steps = config.steps(batch.difficulty) + int(numbers.integers(0, config.extra_steps + 1))
+        share = config.curriculum.late_share
+        late = bool(share) and numbers.random() < share and burn_in > 0 and batch.earlier is not None
+        short = bool(config.short_share) and numbers.random() < config.short_share
+        if short:
+            steps = int(numbers.integers(1, max(2, config.steps(batch.difficulty) + 1)))
+        batch = replace(batch.at(steps if late else steps + burn_in), earlier=batch.earlier if late else None)
+        if short and batch.watched is not None:  # what is due after a few steps is not what is to be learned
+            batch = replace(batch, watched=torch.zeros_like(batch.watched))
+        ramp = min(1.0, self.updates / max(1, config.noise_ramp))
+        rest = min(1.0, 0.1 + max(0, self.updates - config.unrest_from) / 300)
+        return batch, Plan(
+            burn_in, steps, config.noise * ramp, self.world.rows(config.batch), config.unrest * rest
+        )
 
     def _teach(self) -> dict[str, float]:
         """One update of the halting head on the averaged weights, which are what is exported."""

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.perception import Context
+from model.perception import Context, Inputs
 from model.recurrent import RecurrentTransformer, last
 from training.task import Batch, Task
 
@@ -31,7 +31,7 @@ class Plan:
     steps: int  # steps with gradient
     noise: float  # standard deviation
     rows: slice  # this process's rows of the whole batch
-    late: bool = False  # burn in before anything is known
+    unrest: float = 0.0  # weight of how much the counters move
 
 
 class Unrolled(nn.Module):
@@ -55,35 +55,37 @@ class Unrolled(nn.Module):
 
     def forward(self, batch: Batch, whole: int, plan: Plan) -> tuple[Tensor, Tensor]:
         """The share that these rows have in a batch of `whole` rows: of the loss, and of its part for
-        the last answer alone, without gradient; two scalars."""
+        the last answer that the curriculum goes by, without gradient; two scalars."""
         network, mask = self.network, batch.inputs.mask
         context, given = network.embed(batch.inputs)
         noisy = functools.partial(self._noisy, whole=whole, plan=plan)
-        if plan.late:
-            start, known = network.blank(batch.inputs), context._replace(given=None, known=None)
-        else:
-            start, known = given, context
+        known, start = (context, given) if batch.earlier is None else network.embed(batch.earlier)
+        before = batch.inputs if batch.earlier is None else batch.earlier
         with torch.no_grad():
-            waited = last(network.walk(start, known, mask, plan.burn_in, disturb=noisy))
-        if plan.late:
-            waited = torch.where(network.marked(batch.inputs), given, waited)
+            waited = last(network.walk(start, known, before.mask, plan.burn_in, disturb=noisy))
+        if batch.earlier is not None:
+            waited = torch.where(_new(batch.inputs, batch.earlier), given, waited)
         earlier = []
         for taken, state in enumerate(network.walk(waited, context, mask, plan.steps, plan.burn_in, noisy)):
             if self._intermediate and 0 < taken < plan.steps:
-                earlier.append(self._graded(state, context, batch))
-        final = loss = self._graded(state, context, batch)
+                earlier.append((self._each(state, context, batch) * batch.weights.flatten()).sum())
+        each = self._each(state, context, batch)
+        loss = (each * batch.weights.flatten()).sum()
+        final = loss if batch.watched is None else (each * batch.watched.flatten()).sum()
         if earlier:
             loss = loss + self._intermediate * torch.stack(earlier).mean()
         if self.network.time is not None:
             real = mask.to(state.dtype)
             mean = (self.network.time.ponder(state) * real).sum(dim=1) / real.sum(dim=1)
             loss = loss + self._ponder * mean.sum() / whole
+        if network.reader is not None and plan.unrest:
+            loss = loss + plan.unrest * network.reader.unrest() * len(mask) / whole
         return loss, final.detach()
 
-    def _graded(self, state: Tensor, context: Context, batch: Batch) -> Tensor:
+    def _each(self, state: Tensor, context: Context, batch: Batch) -> Tensor:
+        """The cross-entropy of every question: (B Q,)."""
         logits = self._task.logits(self.network, state, context).float()
-        each = F.cross_entropy(logits.flatten(0, -2), batch.labels.flatten(), reduction="none")
-        return (each * batch.weights.flatten()).sum()
+        return F.cross_entropy(logits.flatten(0, -2), batch.labels.flatten(), reduction="none")
 
     def _noisy(self, state: Tensor, whole: int, plan: Plan) -> Tensor:
         """Noise is drawn for the whole batch: any number of processes sees the same."""
@@ -92,3 +94,10 @@ class Unrolled(nn.Module):
         shape = (whole, *state.shape[1:])
         noise = torch.randn(shape, generator=self._noise, device=state.device, dtype=state.dtype)
         return state + plan.noise * noise[plan.rows]
+
+
+def _new(inputs: Inputs, earlier: Inputs) -> Tensor:
+    """Which tokens were not there before, or something else: (B, N, 1) bool."""
+    pairs = zip(inputs, earlier, strict=True)
+    changed = [now != before for now, before in pairs if now.dim() == 2]  # of tokens, not pairs
+    return torch.stack(changed).any(dim=0).unsqueeze(-1)

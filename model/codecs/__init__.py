@@ -83,7 +83,7 @@ def codec_of(manifest: Manifest, limits: CodecLimits, allowed: Collection[str] =
         if not manifest.codec.vocabulary:
             return TextCodec(limits)  # people are tokens: there are no words to know
         if manifest.codec.vocabulary == KINDS:
-            return WordsCodec(limits)
+            return WordsCodec(limits, counts=any(spec.name == "placed" for spec in manifest.inputs))
         raise BundleError(f"bundle {manifest.name}: it has another vocabulary than this Fathom knows")
     return _brought(manifest, limits, allowed)
 

@@ -19,7 +19,7 @@ CHARACTERS = "TF!&|()"  # a token's kind is its place here
 AROUND = 2  # tokens beside the characters: the brackets around the whole
 LONGEST = 2**16  # characters of an expression, blanks counted
 Ints = NDArray[np.int64]
-TRUE, FALSE, NOT, AND, OR, OPENING, CLOSING = range(len(CHARACTERS))
+AND, OR, OPENING, CLOSING = (CHARACTERS.index(character) for character in "&|()")
 KNOWN = "write T, F, !, &, | and brackets"
 
 
@@ -73,15 +73,24 @@ class LogicCodec:
         if fault := fault_of(text):
             raise RequestError(fault, field)
         tokens = tokens_of(text)
-        group, outer = groups_of(tokens)
-        return {"tokens": tokens, "group": group, "outer": outer, "mask": np.ones(len(tokens), np.bool_)}
+        return {"tokens": tokens, "mask": np.ones(len(tokens), np.bool_)}
 
     def measure(self, tensors: Tensors) -> dict[str, int]:
-        """characters, blanks left out; levels of brackets with an operator inside, the whole counted; and
-        the most `!` that a value has to pass.
-        """
-        levels, negations = _passed(tensors["tokens"], tensors["group"], tensors["outer"])
-        return {"characters": len(tensors["tokens"]) - AROUND, "levels": levels, "negations": negations}
+        """characters, blanks left out; the most brackets open at once; the most operands side by side."""
+        tokens = tensors["tokens"]
+        level = deepest = most = 0
+        operands = [1]  # so far, of each group that is open
+        for kind in tokens.tolist():
+            if kind == OPENING:
+                level += 1
+                operands.append(1)
+            elif kind == CLOSING:
+                level -= 1
+                most = max(most, operands.pop())
+            elif kind in (AND, OR):
+                operands[-1] += 1
+            deepest = max(deepest, level)
+        return {"characters": len(tokens) - AROUND, "levels": deepest - 1, "operands": most}
 
     def readout_tokens(self, tensors: Tensors) -> list[int]:  # noqa: ARG002  it is always the first
         """The readout reads the bracket around the whole."""
@@ -92,38 +101,6 @@ def tokens_of(text: str) -> Ints:
     """The kinds of an expression's characters, blanks left out, in one more pair of brackets: (N,)."""
     bare = "".join(text.split())
     return np.array([CHARACTERS.index(character) for character in f"({bare})"], np.int64)
-
-
-def groups_of(tokens: Ints) -> tuple[Ints, Ints]:
-    """Where the bracket opens around each character: its own for a bracket; and for a bracket the next one
-    out, -1 for none. Both (N,).
-    """
-    group, outer = np.zeros_like(tokens), np.zeros_like(tokens)
-    opened = [-1]
-    for place, kind in enumerate(tokens):
-        if kind == OPENING:
-            opened.append(place)
-        group[place] = opened[-1]
-        outer[place] = opened[-2] if kind in (OPENING, CLOSING) else opened[-1]
-        if kind == CLOSING:
-            opened.pop()
-    return group, outer
-
-
-def _passed(tokens: Ints, group: Ints, outer: Ints) -> tuple[int, int]:
-    """The most levels with an operator, and the most `!`, that any value passes on its way to the answer."""
-    busy = set(group[(tokens == AND) | (tokens == OR)].tolist())
-    levels, negations = {-1: 0}, {-1: 0}  # from the whole to inside each bracket, by where it opens
-    before, most = 0, 0  # `!` just before a character
-    for place, kind in enumerate(tokens.tolist()):
-        if kind == OPENING:
-            around = int(outer[place])
-            levels[place] = levels[around] + (place in busy)
-            negations[place] = negations[around] + before
-        elif kind in (TRUE, FALSE):
-            most = max(most, negations[int(group[place])] + before)
-        before = before + 1 if kind == NOT else 0
-    return max(levels.values()), most
 
 
 def fault_of(text: str) -> str | None:

@@ -12,14 +12,17 @@ from typing import Any
 import numpy as np
 
 from model.codecs import CodecLimits, Schema, Tensors
+from model.codecs.generations import GENERATIONS
 from model.codecs.sentences import REACH, Sentence, names_of, relation_of
 from model.codecs.text import TextCodec
 from model.errors import RequestError
 
-NAMES = 20  # people of a problem, at most
+NAMES = 32  # people of a problem, at most
 RELATIONS = tuple(relation_of(generations) for generations in range(-REACH, REACH + 1))
 WORDS = ("[CLS]", "is", "the", "of", ".", "?", *RELATIONS, *(f"[{name}]" for name in range(NAMES)))
 KINDS = {word: kind for kind, word in enumerate(WORDS)}
+BLANK = len(WORDS)  # the kind of a word that is not known yet; training has it
+ORIGIN = GENERATIONS  # the generation from which a question counts
 ANSWER, IS, THE, OF, STOP, ASK = range(6)
 RELATION = KINDS["sibling"]  # the kind of a relation's word is this plus its generations
 NAME = KINDS["[0]"]  # the kind of a name is this plus its number
@@ -28,11 +31,16 @@ ASKED = 4  # the relation asked about stands so many tokens before the end
 
 
 class WordsCodec:
-    """Problem -> tokens (N,) int64, mask (N,) bool: one token, and LENGTH for each fact and the query."""
+    """Problem -> tokens (N,) int64, mask (N,) bool: one token, and LENGTH for each fact and the query.
+
+    Where a model counts from the question's mark, placed (N,) int64 says from which generation.
+    """
 
     example: dict[str, Any] = TextCodec.example
 
-    def __init__(self, limits: CodecLimits) -> None:
+    def __init__(self, limits: CodecLimits, counts: bool) -> None:
+        """counts: whether the model counts from the question's mark, and answers there."""
+        self._counts = counts
         self._text = TextCodec(limits)
         self._most = limits.axes.get("N")  # tokens; the server's own limits count people and facts
 
@@ -63,16 +71,19 @@ class WordsCodec:
         tokens = [ANSWER]
         for sentence, end in (*((fact, STOP) for fact in facts), (query, ASK)):
             tokens += _tokens(sentence, names, end)
-        return {"tokens": np.array(tokens, np.int64), "mask": np.ones(len(tokens), np.bool_)}
+        placed = np.zeros(len(tokens), np.int64)
+        placed[-1] = ORIGIN
+        given = {"placed": placed} if self._counts else {}
+        return {"tokens": np.array(tokens, np.int64), **given, "mask": np.ones(len(tokens), np.bool_)}
 
     def measure(self, tensors: Tensors) -> dict[str, int]:
         """people and facts."""
         tokens = tensors["tokens"]
         return {"people": len(set(tokens[tokens >= NAME].tolist())), "facts": len(tokens) // LENGTH - 1}
 
-    def readout_tokens(self, tensors: Tensors) -> list[int]:  # noqa: ARG002  it is always the first
-        """The readout reads the token before the first sentence."""
-        return [0]
+    def readout_tokens(self, tensors: Tensors) -> list[int]:
+        """The readout reads the question's mark, or the token before the first sentence."""
+        return [len(tensors["tokens"]) - 1 if self._counts else 0]
 
 
 def _tokens(sentence: Sentence, names: list[str], end: int) -> list[int]:

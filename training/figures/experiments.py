@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import product
+from math import nan as NAN
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from training.experiments import GIVEN, PROTOCOL, PUBLISHED, RAW
 from training.figures.look import BLUE, GREY, INK, ORANGE, difficulty_axis
 
 Facts = dict[str, Any]
@@ -26,36 +31,112 @@ def draw_grid(report: Facts) -> Figure:
     splits = report["splits"]
     figure = Figure(figsize=(3.6 * len(splits) + 0.6, 3.4))
     panels = figure.subplots(1, len(splits), squeeze=False)[0]
-    image = None
-    for axes, split in zip(panels, splits, strict=True):
-        grid = np.array(variant["grids"][split])
-        image = axes.imshow(grid, cmap="cividis", vmin=0.5, vmax=1.0, origin="lower", aspect="auto")
-        for row, column in np.ndindex(*grid.shape):
-            colour = INK if grid[row, column] > 0.8 else "#f0f0f0"
-            text = f"{grid[row, column] * 100:.0f}"
-            axes.text(column, row, text, ha="center", va="center", fontsize=5.5, color=colour)
-        axes.set_xticks(range(len(report["budgets"])), [str(steps) for steps in report["budgets"]])
-        axes.set_yticks(range(len(report["buckets"])), [str(bucket) for bucket in report["buckets"]])
-        axes.tick_params(length=0)
+    for axes, (split, buckets) in zip(panels, splits.items(), strict=True):
+        _paint(axes, variant["grids"][split], report["budgets"], buckets)
         axes.set_xlabel("steps of thinking")
-        label = report["unit"]
-        if report["trained_to"] in report["buckets"]:
-            line = report["buckets"].index(report["trained_to"]) + 0.5
-            axes.axhline(line, color="white", linewidth=0.9, linestyle=(0, (4, 2)))
-            label += "; above the line: never trained on"
-        axes.set_ylabel(label)
-        for spine in axes.spines.values():
-            spine.set_visible(False)
+        axes.set_ylabel(report["unit"] + _line(axes, buckets, variant["trained_to"]))
         what = f"{split} negatives" if len(splits) > 1 else f"preset {name}"
         axes.set_title(f"{report['task']}, {what}")
-    assert image is not None, "there is a split"
+    _bar(figure, panels.tolist(), variant["seeds"])
+    return figure
+
+
+def draw_cells(report: Facts) -> Figure:
+    """A row for each variant, a column for each difficulty of each split: at best, and after all steps."""
+    names = list(report["variants"])
+    cells = [(split, str(bucket)) for split, buckets in report["splits"].items() for bucket in buckets]
+    first = next(iter(report["splits"]))
+    columns = [f"{bucket}\n{report['unit'] if split == first else split}" for split, bucket in cells]
+    figure = Figure(figsize=(1.9 + 0.9 * len(cells), 0.3 * len(names) + 1.1))
+    panels = figure.subplots(1, 2, sharey=True)
+    best = f"best of up to {report['budgets'][-1]} steps"
+    for axes, kind, title in zip(
+        panels, ("best", "longest"), (best, f"after {report['longest']} steps"), strict=True
+    ):
+        found = [
+            [report["variants"][name]["cells"][split][bucket][kind]["mean"] for split, bucket in cells]
+            for name in reversed(names)
+        ]
+        _paint(axes, found, columns, list(reversed(names)))
+        axes.set_title(title)
+    _bar(figure, panels.tolist(), next(iter(report["variants"].values()))["seeds"])
+    return figure
+
+
+def draw_progression(report: Facts) -> Figure:
+    """Domains from left to right, what is given and by whom it was taught from top to bottom."""
+    domains = report["domains"]
+    names = [
+        name for name in (GIVEN, RAW, PROTOCOL) if any(name in _shown(found) for found in domains.values())
+    ]
+    figure = Figure(figsize=(3.3 * len(domains) + 0.6, 2.5 * len(names)))
+    panels = figure.subplots(len(names), len(domains), squeeze=False)
+    figure.subplots_adjust(hspace=0.34, wspace=0.22)
+    for (row, name), (column, (domain, found)) in product(enumerate(names), enumerate(domains.items())):
+        axes = panels[row][column]
+        if name not in _shown(found):
+            axes.axis("off")
+            continue
+        axes.set_title(f"{domain}, {name}")
+        ((split, buckets),) = found["splits"].items()
+        if name in found["variants"]:
+            variant = found["variants"][name]
+            columns, grid = list(map(str, found["budgets"])), variant["grids"][split]
+            if name == PROTOCOL and PUBLISHED in found["cited"]:  # beside it, after a gap
+                columns = [*columns, "", "paper"]
+                beside = _cited(found["cited"][PUBLISHED], buckets)
+                grid = [[*line, NAN, *numbers] for line, numbers in zip(grid, beside, strict=True)]
+            _paint(axes, grid, columns, buckets)
+            axes.set_ylabel(found["unit"] + _line(axes, buckets, variant["trained_to"], short=True))
+        else:
+            _paint(axes, _cited(found["cited"][name], buckets), found["cited"][name]["columns"], buckets)
+            axes.set_ylabel(found["unit"])
+    for axes in panels[-1]:
+        axes.set_xlabel("steps of thinking")
+    count = max(variant["seeds"] for found in domains.values() for variant in found["variants"].values())
+    _bar(figure, panels.flatten().tolist(), count)
+    return figure
+
+
+def _shown(found: Facts) -> set[str]:
+    return {*found["variants"], *found["cited"]}
+
+
+def _paint(
+    axes: Axes, grid: Sequence[Sequence[float]], columns: Sequence[object], rows: Sequence[object]
+) -> None:
+    """Shares as colours and numbers; NAN is left blank."""
+    values = np.array(grid, dtype=float)
+    axes.imshow(
+        np.ma.masked_invalid(values), cmap="cividis", vmin=0.5, vmax=1.0, origin="lower", aspect="auto"
+    )
+    for row, column in np.ndindex(*values.shape):
+        if not np.isnan(values[row, column]):
+            colour = INK if values[row, column] > 0.8 else "#f0f0f0"
+            text = f"{values[row, column] * 100:.0f}"
+            axes.text(column, row, text, ha="center", va="center", fontsize=5.5, color=colour)
+    axes.set_xticks(range(len(columns)), list(map(str, columns)))
+    axes.set_yticks(range(len(rows)), list(map(str, rows)))
+    axes.tick_params(length=0, labelsize=6.5 if len(columns) > 12 else None)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _line(axes: Axes, buckets: list[int], trained_to: int, short: bool = False) -> str:
+    """Where training ended, as a line; what to say about it."""
+    if trained_to not in buckets:
+        return ""
+    axes.axhline(buckets.index(trained_to) + 0.5, color="white", linewidth=0.9, linestyle=(0, (4, 2)))
+    return "; trained below the line" if short else "; above the line: never trained on"
+
+
+def _bar(figure: Figure, panels: list[Axes], seeds: int) -> None:
+    image = next(axes.images[0] for axes in panels if axes.images)
     shares = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-    bar = figure.colorbar(image, ax=panels.tolist(), pad=0.015, aspect=28, ticks=shares)
+    bar = figure.colorbar(image, ax=panels, pad=0.015, aspect=28, ticks=shares)
     bar.ax.set_yticklabels(["50 % (chance)", "60 %", "70 %", "80 %", "90 %", "100 %"])
     bar.outline.set_visible(False)
-    count = report["seeds"]
-    bar.set_label(f"accuracy, mean of {count} seed{'s' if count > 1 else ''}")
-    return figure
+    bar.set_label(f"accuracy, mean of {seeds} seed{'s' if seeds > 1 else ''}")
 
 
 def draw_comparison(report: Facts) -> Figure:
@@ -80,7 +161,7 @@ def draw_comparison(report: Facts) -> Figure:
     axes.set_ylim(-0.55, len(names) - 0.45)
     axes.set_xlim(0.4, 1.02)
     axes.set_xticks([0.5, 0.6, 0.7, 0.8, 0.9, 1.0], ["50 %", "60 %", "70 %", "80 %", "90 %", "100 %"])
-    count = report["seeds"]
+    count = next(iter(report["variants"].values()))["seeds"]
     axes.set_xlabel(f"accuracy; mean of {count} seed{'s' if count > 1 else ''}, from the worst to the best")
     axes.tick_params(axis="y", length=0)
     axes.legend(loc="lower left", ncols=4, bbox_to_anchor=(-0.02, 1.03), borderaxespad=0, columnspacing=1.2)

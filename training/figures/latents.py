@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from model.halting import TINY
-from model.perception import BracketInputs, Inputs, SequenceInputs
+from model.perception import Inputs, SequenceInputs, WordInputs
 from training.evaluate import Subject
 from training.figures.followed import Followed
 from training.figures.look import GREY, INK, ORANGE
@@ -58,7 +58,7 @@ def _movement(figure: Figure, axes: Axes, movement: Floats, read: int, inputs: I
     arrival = np.where(big.any(axis=0), steps - big[::-1].argmax(axis=0), 0)
     order = (
         np.arange(tokens)
-        if isinstance(inputs, BracketInputs | SequenceInputs)
+        if isinstance(inputs, SequenceInputs | WordInputs)
         else np.argsort(arrival, kind="stable")
     )
     image = axes.imshow(
@@ -75,7 +75,7 @@ def _movement(figure: Figure, axes: Axes, movement: Floats, read: int, inputs: I
     axes.set_ylabel("step")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.tick_params(length=0)
-    if isinstance(inputs, BracketInputs | SequenceInputs):
+    if isinstance(inputs, SequenceInputs | WordInputs):
         words = {kind: word for word, kind in task.codec.vocabulary.items()}
         names = [words.get(kind, "?") for kind in inputs.tokens[0, :tokens].tolist()]
         characters = max(map(len, names)) == 1

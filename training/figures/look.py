@@ -37,7 +37,7 @@ ON_READOUTS = {
     "kl": ("#8B1A1A", "^"),
     "argmax_stability": (GREY, "v"),
 }
-LOOKS = {**ON_LATENTS, **ON_READOUTS, "learned": (INK, "P")}
+LOOKS = {**ON_LATENTS, **ON_READOUTS, "learned": (INK, "P"), "known": (INK, "*")}
 
 POWERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 

@@ -6,10 +6,14 @@ draws what else the grammar allows: chains without brackets, brackets without ne
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
+from training.task import NEVER
+
+FALSE, TRUE, UNKNOWN = range(3)  # in the order of the classes
 LONGEST, DEEP = 128, 14  # characters of an expression, and to what depth: the paper's limits
 LONGEST_BEYOND = 254  # of a deeper one; with the brackets around the whole 256 tokens
 
@@ -35,6 +39,18 @@ def anyhow(rng: np.random.Generator, depth: int) -> str:
     return _anyhow(rng, depth, nots=rng.random() ** 3, lone=rng.random() ** 3, longest=6 if depth else 12)
 
 
+def wide(rng: np.random.Generator, depth: int) -> str:
+    """Up to 40 operands side by side, most of them atoms, with more of one operator than of the other."""
+    ands, deep = rng.random(), rng.random() ** 3
+    text = ""
+    for place in range(int(rng.integers(2, 41))):
+        operator = ("&" if rng.random() < ands else "|") if place else ""
+        inside = depth > 0 and rng.random() < 0.3 * deep
+        operand = f"({anyhow(rng, depth - 1)})" if inside else _atom(rng)
+        text += operator + "!" * int(rng.random() < 0.25) + operand
+    return text
+
+
 def _anyhow(rng: np.random.Generator, depth: int, nots: float, lone: float, longest: int) -> str:
     """nots: how often one `!` follows upon another; lone: how often a bracket holds a single operand."""
     count = 1 if rng.random() < lone else int(rng.integers(2, longest + 1) ** rng.random() + 0.5)
@@ -52,13 +68,31 @@ def _anyhow(rng: np.random.Generator, depth: int, nots: float, lone: float, long
 
 def chain(rng: np.random.Generator) -> str:
     """Up to 40 operands in a row without brackets, most operators alike."""
-    often = "&|"[int(rng.integers(0, 2))]
+    return _row(rng, int(rng.integers(4, 41)), "&|"[int(rng.integers(0, 2))], 0.5)
+
+
+def even_chain(rng: np.random.Generator, operands: int) -> str:
+    """So many operands in a row, as often true as false whichever operator there is most of.
+
+    Of fair atoms a row of `|` is nearly always true, so that the operator would give the value away.
+    """
+    often, wanted = "&|"[int(rng.integers(0, 2))], bool(rng.random() < 0.5)
+    while True:
+        settling = rng.random() ** 3  # the share of atoms that settle a row of this operator
+        text = _row(rng, operands, often, settling if often == "|" else 1 - settling)
+        if value_of(text) == wanted:
+            return text
+
+
+def _row(rng: np.random.Generator, operands: int, often: str, true: float) -> str:
+    """Atoms, `true` of them T once their `!` is heard, with four in five operators alike."""
     rare = "|&"["&|".index(often)]
-    links = (
-        (often if rng.random() < 0.8 else rare) + "!" * int(rng.random() < 0.3) + _atom(rng)
-        for _ in range(int(rng.integers(3, 40)))
-    )
-    return _atom(rng) + "".join(links)
+    text = ""
+    for place in range(operands):
+        negated = place > 0 and rng.random() < 0.3
+        operator = (often if rng.random() < 0.8 else rare) if place else ""
+        text += operator + "!" * negated + "FT"[int((rng.random() < true) != negated)]
+    return text
 
 
 def late_verdict(rng: np.random.Generator) -> str:
@@ -71,9 +105,9 @@ def late_verdict(rng: np.random.Generator) -> str:
     return operator.join(parts)
 
 
-def nots(rng: np.random.Generator) -> str:
-    """Up to 40 times `!`, now and then a bracket between."""
-    count = int(rng.integers(2, 41))
+def nots(rng: np.random.Generator, count: int | None = None) -> str:
+    """So many times `!`, up to 40 if it is not said, now and then a bracket between."""
+    count = int(rng.integers(2, 41)) if count is None else count
     opened = int(rng.integers(0, min(count, 9)))
     signs = list("!" * count + "(" * opened)
     rng.shuffle(signs)
@@ -95,10 +129,10 @@ def comb(rng: np.random.Generator) -> str:
     return text
 
 
-def tower(rng: np.random.Generator) -> str:
-    """A value that must pass 8 to 14 levels: beside it stand operands that decide nothing."""
+def tower(rng: np.random.Generator, levels: int | None = None) -> str:
+    """A value that must pass so many levels, or 8 to 14: what stands beside it decides nothing."""
     text = _atom(rng)
-    for _ in range(int(rng.integers(8, 15))):
+    for _ in range(int(rng.integers(8, 15)) if levels is None else levels):
         operator = _operator(rng)
         neutral = "T" if operator == "&" else "F"
         inner = ("!" if rng.random() < 0.3 else "") + f"({text})"
@@ -118,6 +152,13 @@ def balanced(rng: np.random.Generator) -> str:
 
 
 SHAPES = {shape.__name__: shape for shape in (chain, late_verdict, nots, needless, comb, tower, balanced)}
+GENERATORS: dict[str, Callable[[np.random.Generator, int], str]] = {  # of a size that is asked for
+    "paper": nested,
+    "anyhow": anyhow,
+    "towers": tower,
+    "nots": nots,
+    "chains": even_chain,
+}
 
 
 def longest(depth: int) -> int:
@@ -173,69 +214,85 @@ def _operator(rng: np.random.Generator) -> str:
 class Parts:
     """What the characters of an expression stand for, a bracket around the whole included.
 
-    A bracket stands for its group, an operator for the whole chain it is in, `!` and an atom for
-    themselves. value is 0 or 1. levels says how much has to be worked out before: how many brackets are
-    open at once inside the part, where two `!` upon another one count as one more.
+    A bracket and each `|` stand for their group, a `&` for its term, `!` and an atom for themselves. Atoms
+    may be blank, `?`: as every atom occurs once, Kleene's three values are then exact. A value takes steps
+    to arrive: one through a `!`, and one from operands to what stands for them. A long chain is given a step
+    more for each operand past the second; what one operand settles may be known before.
     """
 
-    value: list[int]
-    levels: list[int]
+    value: list[int]  # FALSE, TRUE or UNKNOWN
+    earliest: list[int]  # steps after which the value may have arrived; NEVER where it is not known
+    due: list[int]  # steps after which it must have; NEVER
 
 
-@dataclass
-class _Group:
-    """A group of brackets that is still open."""
-
-    start: int
-    nots: list[int] = field(default_factory=list)  # before the next operand
-    ands: list[int] = field(default_factory=list)  # of the term that is being read
-    ors: list[int] = field(default_factory=list)
-    term: tuple[bool, int] = (True, 0)  # value and levels of the operands read so far in this term
-    whole: tuple[bool, int] = (False, 0)  # of the terms read so far
-
-    def operand(self, worth: bool, levels: int, parts: Parts) -> None:
-        for more, place in enumerate(reversed(self.nots)):
-            worth = not worth
-            parts.value[place], parts.levels[place] = int(worth), levels + (more + 1) // 2
-        self.term = self.term[0] and worth, max(self.term[1], levels + len(self.nots) // 2)
-        self.nots.clear()
-
-    def end_term(self, parts: Parts) -> None:
-        for place in self.ands:
-            parts.value[place], parts.levels[place] = int(self.term[0]), self.term[1]
-        self.ands.clear()
-        self.whole = self.whole[0] or self.term[0], max(self.whole[1], self.term[1])
-        self.term = (True, 0)
+Part = tuple[int, int, int]  # value, earliest, due
 
 
 def parts_of(expression: str) -> Parts:
-    """The parts of an expression that is well formed and has no blanks."""
+    """The parts of an expression that is well formed and has no blanks but `?`."""
     text = f"({expression})"
-    parts = Parts([0] * len(text), [0] * len(text))
-    groups: list[_Group] = []
-    for place, character in enumerate(text):
-        if character == "(":
-            groups.append(_Group(place))
-        elif character == "!":
-            groups[-1].nots.append(place)
-        elif character in "TF":
-            parts.value[place] = int(character == "T")
-            groups[-1].operand(character == "T", 0, parts)
-        elif character == "&":
-            groups[-1].ands.append(place)
-        elif character == "|":
-            groups[-1].end_term(parts)
-            groups[-1].ors.append(place)
+    found: list[Part] = [(UNKNOWN, NEVER, NEVER)] * len(text)
+    place = 0
+
+    def operand() -> Part:
+        nonlocal place
+        signs = place
+        while text[place] == "!":
+            place += 1
+        end = place
+        if text[place] == "(":
+            part = group()
         else:
-            group = groups.pop()
-            group.end_term(parts)
-            for part in (group.start, place, *group.ors):
-                parts.value[part], parts.levels[part] = int(group.whole[0]), group.whole[1]
-            if groups:
-                groups[-1].operand(group.whole[0], group.whole[1] + 1, parts)
-    return parts
+            part = found[place] = "FT?".index(text[place]), 0, 0
+            place += 1
+        for sign in range(end - 1, signs - 1, -1):
+            part = found[sign] = _negated(part)
+        return part
+
+    def group() -> Part:
+        nonlocal place
+        start, terms, ors = place, [], []
+        while text[place] != ")":
+            ors.append(place)  # the bracket itself, then each `|`
+            place += 1
+            operands, ands = [operand()], []
+            while text[place] == "&":
+                ands.append(place)
+                place += 1
+                operands.append(operand())
+            term = _joined(operands, FALSE) if ands else operands[0]
+            for sign in ands:
+                found[sign] = term
+            # The group hears the operands of a term as soon as the term's own signs do.
+            terms.append((term[0], term[1] - 1, term[2] - 1) if ands and term[0] != UNKNOWN else term)
+        whole = _joined(terms, TRUE)
+        for sign in (start, *ors, place):
+            found[sign] = whole
+        place += 1
+        return whole
+
+    group()
+    assert place == len(text), "the expression is well formed"
+    value, earliest, due = (list(column) for column in zip(*found, strict=True))
+    return Parts(value, earliest, due)
+
+
+def _negated(part: Part) -> Part:
+    value, earliest, due = part
+    return (UNKNOWN, NEVER, NEVER) if value == UNKNOWN else (1 - value, earliest + 1, due + 1)
+
+
+def _joined(parts: list[Part], settles: int) -> Part:
+    """A chain, in which one operand of the value `settles` decides; all others together decide otherwise."""
+    deciding = [part for part in parts if part[0] == settles]
+    more = max(0, len(parts) - 2)
+    if deciding:
+        return settles, 1 + min(part[1] for part in deciding), 1 + min(part[2] for part in deciding) + more
+    if any(part[0] == UNKNOWN for part in parts):
+        return UNKNOWN, NEVER, NEVER
+    return 1 - settles, 1 + max(part[1] for part in parts), 1 + max(part[2] for part in parts) + more
 
 
 def value_of(expression: str) -> bool:
     """Whether an expression is true."""
-    return parts_of(expression).value[0] == 1
+    return parts_of(expression).value[0] == TRUE

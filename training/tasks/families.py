@@ -53,14 +53,21 @@ def relatives(parents: Bools, first: Ints) -> tuple[Ints, Ints]:
 
 
 def chains(
-    rng: np.random.Generator, count: int, links: int, strangers: tuple[int, int] = (2, 4)
+    rng: np.random.Generator,
+    count: int,
+    links: int,
+    strangers: tuple[int, int] = (2, 4),
+    reach: int = STRANGER,
 ) -> tuple[Families, Ints]:
-    """`links` facts up and then down from `first`, and so many facts about others; and who is at the end."""
+    """`links` facts up and then down from `first`, and so many facts about others; and who is at the end,
+    at most `reach` generations away.
+    """
     pairs = int(rng.integers(strangers[0], strangers[1] + 1))
     size = links + 1 + 2 * pairs
     rows = np.arange(count)
     order = rng.permuted(np.tile(np.arange(size), (count, 1)), axis=1)
-    ups = rng.integers(0, links + 1, count)
+    fewest = max(0, (links - reach + 1) // 2)
+    ups = rng.integers(fewest, links + 1 - fewest, count)
     parents = np.zeros((count, size, size), np.bool_)
     for link in range(links):
         here, there = order[:, link], order[:, link + 1]

@@ -15,15 +15,38 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.codecs.logic import CHARACTERS, groups_of, tokens_of
+from model.codecs.logic import CHARACTERS, tokens_of
 from model.manifest import ClassSpec, CodecSpec, Domain
-from model.perception import BracketInputs, Context, SequenceInputs
+from model.perception import Context, SequenceInputs
 from model.recurrent import RecurrentTransformer
-from training.task import Batch, Problems
-from training.tasks.expressions import SHAPES, anyhow, depth_of, guess, longest, nested, parts_of, value_of
+from training.task import NEVER, Batch, Problems, Schedule
+from training.tasks.expressions import (
+    GENERATORS,
+    SHAPES,
+    UNKNOWN,
+    anyhow,
+    depth_of,
+    guess,
+    longest,
+    nested,
+    parts_of,
+    value_of,
+    wide,
+)
 
 POOL = 4  # batches drawn at once, of which the rows nearest in length are taken
 ATOMS = tuple(CHARACTERS.index(character) for character in "TF")
+BLANK = len(CHARACTERS)  # the kind of an atom that is not known yet
+SIGNS = f"{CHARACTERS}?"
+CLASSES = (
+    ClassSpec(label="false", answer=False),
+    ClassSpec(label="true", answer=True),
+    ClassSpec(label="unknown", answer=None),
+)
+WIDE = 100  # characters
+LONG = 40  # steps; what is due later than that counts no more for it
+QUIET_STEPS = 8  # where nothing is ever known
+SHARES = ((1.0, 0.5, 0.5), (0.1, 0.1, 0.1))  # of parts, of atoms: due, not yet, never (training/task.py)
 
 
 @dataclass(frozen=True)
@@ -38,10 +61,6 @@ class LogicTask:
         name="logic", vocabulary={character: kind for kind, character in enumerate(CHARACTERS)}
     )
     unit: ClassVar[str] = "levels"
-    classes: ClassVar[tuple[ClassSpec, ...]] = (
-        ClassSpec(label="false", answer=False),
-        ClassSpec(label="true", answer=True),
-    )
     splits: ClassVar[tuple[str, ...]] = ("paper", "anyhow")
     buckets: ClassVar[tuple[int, ...]] = (0, 1, 2, 4, 6, 8, 10, 11, 12, 14, 16, 20)
     calibrated: ClassVar[tuple[int, ...]] = (1, 2, 4, 6, 8, 11, 14)
@@ -55,76 +74,116 @@ class LogicTask:
     pictured: ClassVar[int] = 11
 
     frontier_share: float = 0.5  # share of batches at the curriculum's newest difficulty; the rest uniform
-    anyhow_share: float = 0.3  # share of batches with expressions of any shape; the rest are the paper's
+    anyhow_share: float = 0.4  # share of batches with expressions of any shape; the rest are the paper's
+    wide_share: float = 0.35  # of those, with many operands side by side
     ask: Literal["every-part", "whole"] = "every-part"
+    unknown: bool = True  # "not known yet" is an answer; some atoms are blank, so that it is learned
+    blank_share: float = 0.3  # of batches in which some atoms are blank
+    quiet_share: float = 0.08  # of batches in which all are
     min_depth: int = 0  # of a batch that is not at the curriculum's newest difficulty
-    longest: int = 64  # characters of a training expression; evaluation has longer ones
-    interface: Literal["brackets", "characters"] = "brackets"  # as network.perception
+    longest: int = 64  # characters of a training expression, WIDE of a wide one; evaluation has longer ones
 
     def __post_init__(self) -> None:
-        for name in ("frontier_share", "anyhow_share"):
+        for name in ("frontier_share", "anyhow_share", "wide_share", "blank_share", "quiet_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be in [0, 1]")
+        if self.blank_share + self.quiet_share > 1:
+            raise ValueError("blank_share and quiet_share must be at most 1 together")
         if self.longest < 1:
             raise ValueError(f"longest is {self.longest}, but must be at least 1")
+
+    @property
+    def classes(self) -> tuple[ClassSpec, ...]:
+        """False and true; and "not known yet" where that is an answer."""
+        return CLASSES if self.unknown else CLASSES[:UNKNOWN]
 
     def sample(self, rng: np.random.Generator, rows: int, difficulty: int) -> Batch:
         """One depth per batch, the lengths near each other: a step costs what the longest row costs.
 
-        Graded are the parts in which brackets nest no deeper than the steps of the batch reach.
+        Where "not known yet" is an answer, the batch's difficulty is the steps until all is due.
         """
         newest = rng.random() < self.frontier_share
         depth = difficulty if newest else int(rng.integers(self.min_depth, difficulty + 1))
-        generator = anyhow if rng.random() < self.anyhow_share else nested
-        pool = sorted((_drawn(rng, generator, depth, self.longest) for _ in range(POOL * rows)), key=len)
+        generator = nested
+        if rng.random() < self.anyhow_share:
+            generator = wide if rng.random() < self.wide_share else anyhow
+        limit = max(WIDE, self.longest) if generator is wide else self.longest
+        pool = sorted((_drawn(rng, generator, depth, limit) for _ in range(POOL * rows)), key=len)
         start = int(rng.integers(0, (POOL - 1) * rows + 1))
-        expressions = pool[start : start + rows]
-        inputs = self._inputs(expressions)
-        reach = depth if self.ask == "whole" or rng.random() < 0.5 else int(rng.integers(0, depth + 1))
+        full = inputs_of(pool[start : start + rows])
+        atoms = (full.tokens == ATOMS[0]) | (full.tokens == ATOMS[1])
+        atoms &= full.mask
+        if not self.unknown:
+            return self._settled(pool[start : start + rows], full, atoms, depth)
+        kept = torch.from_numpy(rng.random(atoms.shape) >= self._hidden(rng))
+        given = full._replace(tokens=torch.where(atoms & ~kept, BLANK, full.tokens))
+        value, earliest, due = torch.full((3, *atoms.shape), UNKNOWN)
+        for row, tokens in enumerate(given.tokens.tolist()):
+            length = int(full.mask[row].sum())
+            parts = parts_of("".join(SIGNS[token] for token in tokens[1 : length - 1]))
+            for column, found in ((value, parts.value), (earliest, parts.earliest), (due, parts.due)):
+                column[row, :length] = torch.tensor(found)
+        kind = torch.where(atoms, 1, 0).masked_fill(~full.mask, -1)
+        if self.ask == "whole":
+            kind[:, 1:] = -1
+        finite = due[(kind == 0) & (due < NEVER)]
+        return Batch(
+            given,
+            value,
+            1.0 + due.clamp(max=LONG).float() * (due < NEVER),
+            min(LONG // 2, int(finite.max())) if len(finite) else QUIET_STEPS,
+            Schedule(earliest, due, kind, SHARES, torch.full_like(value, UNKNOWN)),
+            earlier=full._replace(tokens=torch.where(atoms, BLANK, full.tokens)),
+        )
+
+    def _hidden(self, rng: np.random.Generator) -> float:
+        """The share of a batch's atoms that are blank."""
+        draw = rng.random()
+        if draw < self.quiet_share:
+            return 1.0
+        return rng.random() * 0.5 if draw < self.quiet_share + self.blank_share else 0.0
+
+    def _settled(self, expressions: list[str], inputs: SequenceInputs, atoms: Tensor, depth: int) -> Batch:
+        """False or true, whenever it is asked."""
         labels = torch.zeros_like(inputs.tokens)
-        graded = torch.zeros_like(inputs.mask)
         for row, expression in enumerate(expressions):
-            parts = parts_of(expression)
-            labels[row, : len(parts.value)] = torch.tensor(parts.value)
-            if self.ask == "whole":
-                graded[row, 0] = True
-            else:
-                graded[row, : len(parts.value)] = torch.tensor(parts.levels) <= reach
-        graded &= (inputs.tokens != ATOMS[0]) & (inputs.tokens != ATOMS[1])
-        return Batch(inputs, labels, graded.float() / graded.sum(), reach)
+            value = parts_of(expression).value
+            labels[row, : len(value)] = torch.tensor(value)
+        graded = inputs.mask & ~atoms
+        if self.ask == "whole":
+            graded[:, 1:] = False
+        return Batch(inputs, labels, graded.float() / graded.sum(), depth)
 
     def logits(self, network: RecurrentTransformer, state: Tensor, context: Context) -> Tensor:
         """The value of every character: (B, N, 2)."""
         return network.readout_everywhere(state, context)
 
     def problems(self, rng: np.random.Generator, split: str, bucket: int, count: int) -> Problems:
-        """Expressions of depth `bucket`, half of them true; "anyhow": of any shape, at most so deep."""
-        assert split in self.splits, split
+        """Half of the expressions are true. paper: of depth `bucket`; anyhow: of any shape, at most so deep;
+        towers, nots, chains: so many levels, `!` or operands.
+        """
         assert count % 2 == 0, "half of the problems are true"
-        generator = nested if split == "paper" else anyhow
         wanted = rng.permutation(np.arange(count) % 2).tolist()
         found: dict[int, list[str]] = {0: [], 1: []}
         while min(map(len, found.values())) < count // 2:
-            expression = _drawn(rng, generator, bucket, longest(bucket))
+            expression = _drawn(rng, GENERATORS[split], bucket, longest(bucket))
             found[value_of(expression)].append(expression)
         expressions = [found[truth].pop() for truth in wanted]
-        return Problems(self._inputs(expressions), torch.tensor(wanted), bucket)
+        return Problems(inputs_of(expressions), torch.tensor(wanted), bucket)
 
     def unusual(self, rng: np.random.Generator, count: int) -> Mapping[str, Problems]:
         """Expressions that neither generator draws, or draws rarely."""
         drawn = {name: [draw(rng) for _ in range(count)] for name, draw in SHAPES.items()}
         return {
             name: Problems(
-                self._inputs(expressions),
+                inputs_of(expressions),
                 torch.tensor([int(value_of(expression)) for expression in expressions]),
                 max(map(depth_of, expressions)),
             )
             for name, expressions in drawn.items()
         }
 
-    def random_inputs(
-        self, rng: np.random.Generator, rows: int, length: int
-    ) -> BracketInputs | SequenceInputs:
+    def random_inputs(self, rng: np.random.Generator, rows: int, length: int) -> SequenceInputs:
         """Expressions of any taste, the first of exactly `length` tokens; under 3 there is none, only `(`."""
         expressions = []
         for row in range(rows):
@@ -132,16 +191,12 @@ class LogicTask:
             expression = _drawn(rng, anyhow, int(rng.integers(0, 5)), size)
             missing = size - len(expression)
             expressions.append("!" * (missing % 2) + "T|" * (missing // 2) + expression)
-        inputs = self._inputs(expressions)
-        return inputs if length >= 3 else type(inputs)(*(part[:, :length] for part in inputs))
-
-    def _inputs(self, expressions: list[str]) -> BracketInputs | SequenceInputs:
         inputs = inputs_of(expressions)
-        return inputs if self.interface == "brackets" else SequenceInputs(inputs.tokens, inputs.mask)
+        return inputs if length >= 3 else SequenceInputs(*(part[:, :length] for part in inputs))
 
     def heuristics(self, problems: Problems) -> Mapping[str, float]:
         """What a glance gives away: how many T there are, and what the outermost operator is."""
-        assert isinstance(problems.inputs, BracketInputs | SequenceInputs)
+        assert isinstance(problems.inputs, SequenceInputs)
         tokens, mask = problems.inputs.tokens.numpy(), problems.inputs.mask.numpy()
         truth = problems.labels.numpy() == 1
         atoms = [((tokens == kind) & mask).sum(axis=1) for kind in ATOMS]
@@ -156,17 +211,15 @@ class LogicTask:
         return {"share of T": max(right), "outermost operator": float((said == truth).mean())}
 
 
-def inputs_of(expressions: list[str]) -> BracketInputs:
+def inputs_of(expressions: list[str]) -> SequenceInputs:
     """What the codec would make of these expressions, padded to the longest."""
     rows = [tokens_of(expression) for expression in expressions]
-    shape = len(rows), max(map(len, rows))
-    tokens, group, outer = np.zeros((3, *shape), np.int64)
-    mask = np.zeros(shape, np.bool_)
+    tokens = np.zeros((len(rows), max(map(len, rows))), np.int64)
+    mask = np.zeros(tokens.shape, np.bool_)
     for place, row in enumerate(rows):
         tokens[place, : len(row)] = row
-        group[place, : len(row)], outer[place, : len(row)] = groups_of(row)
         mask[place, : len(row)] = True
-    return BracketInputs(*(torch.from_numpy(part) for part in (tokens, group, outer, mask)))
+    return SequenceInputs(torch.from_numpy(tokens), torch.from_numpy(mask))
 
 
 def _drawn(

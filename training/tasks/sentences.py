@@ -5,8 +5,22 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from model.codecs.words import ANSWER, ASK, ASKED, IS, LENGTH, NAME, NAMES, OF, RELATION, STOP, THE, WORDS
-from model.perception import SequenceInputs
+from model.codecs.words import (
+    ANSWER,
+    ASK,
+    ASKED,
+    IS,
+    LENGTH,
+    NAME,
+    NAMES,
+    OF,
+    ORIGIN,
+    RELATION,
+    STOP,
+    THE,
+    WORDS,
+)
+from model.perception import SequenceInputs, WordInputs
 from training.tasks.families import Families, Ints
 
 
@@ -32,7 +46,14 @@ def sentences_of(rng: np.random.Generator, families: Families, last: Ints, asked
     return SequenceInputs(tokens, torch.ones_like(tokens, dtype=torch.bool))
 
 
-def asked_in(inputs: SequenceInputs) -> Ints:
+def counted(inputs: SequenceInputs) -> WordInputs:
+    """The same for a network that counts from the question's mark."""
+    tokens, mask = inputs
+    last = torch.arange(tokens.shape[1]) == mask.sum(dim=1, keepdim=True) - 1
+    return WordInputs(tokens, torch.where(last, ORIGIN, 0), mask)
+
+
+def asked_in(inputs: SequenceInputs | WordInputs) -> Ints:
     """The generations that each query asks about: (B,)."""
     ends = inputs.mask.sum(dim=1) - ASKED
     asked: Ints = (inputs.tokens.gather(1, ends.unsqueeze(1)).squeeze(1) - RELATION).numpy()

@@ -8,7 +8,7 @@ that runs through them, and the first person stands anywhere on the clock (model
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, TypeVar
 
 import numpy as np
@@ -20,14 +20,28 @@ from model.codecs.sentences import REACH
 from model.codecs.text import START
 from model.codecs.words import KINDS
 from model.manifest import ClassSpec, CodecSpec, Domain
-from model.perception import Context, FamilyInputs, SequenceInputs
+from model.perception import Context, FamilyInputs, SequenceInputs, WordInputs
 from model.recurrent import RecurrentTransformer
 from training.task import Batch, Problems
 from training.tasks.families import KINDS as SHAPES
 from training.tasks.families import STRANGER, Families, Ints, chains, relatives, trees
-from training.tasks.sentences import any_tokens, asked_in, length_of, padded, room_for_strangers, sentences_of
+from training.tasks.sentences import (
+    any_tokens,
+    asked_in,
+    counted,
+    length_of,
+    padded,
+    room_for_strangers,
+    sentences_of,
+)
+from training.tasks.stories import Taste, logits_of, sampled, unusual_stories
 
 Seen = TypeVar("Seen", FamilyInputs, SequenceInputs)
+CLASSES = (
+    ClassSpec(label="false", answer=False),
+    ClassSpec(label="true", answer=True),
+    ClassSpec(label="unknown", answer=None),
+)
 WRONG_BY = {"paper": (-4, -2, 2, 4), "near": (-1, 1)}  # generations by which a false question is off
 
 
@@ -37,12 +51,8 @@ class TextTask:
 
     name: ClassVar[str] = "text"
     unit: ClassVar[str] = "links"
-    classes: ClassVar[tuple[ClassSpec, ...]] = (
-        ClassSpec(label="false", answer=False),
-        ClassSpec(label="true", answer=True),
-    )
     splits: ClassVar[tuple[str, ...]] = tuple(WRONG_BY)
-    buckets: ClassVar[tuple[int, ...]] = (2, 3, 4, 5, 6, 7, 8, 9, 12, 15)
+    buckets: ClassVar[tuple[int, ...]] = (2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 20)
     calibrated: ClassVar[tuple[int, ...]] = (2, 3, 5, 7, 9, 12)
     probe: ClassVar[int] = 9
     domain: ClassVar[Domain | None] = Domain(
@@ -57,9 +67,10 @@ class TextTask:
     min_people: int = 6  # of a family of any shape
     max_people: int = 14
     min_links: int = 1  # of a chain in a batch that is not at the curriculum's newest difficulty
-    # family: a token is a person, everybody's generation is graded. words: a token is a word, the
-    # query is graded: the paper's way (training/tasks/sentences.py).
-    interface: Literal["family", "words"] = "family"
+    # family: a token is a person, everybody's generation is graded. sentences: a token is a word, every
+    # word is graded (training/tasks/stories.py). words: the same, the query is graded: the paper's way.
+    interface: Literal["family", "sentences", "words"] = "family"
+    taste: Taste = field(default_factory=Taste)  # of sentences
 
     def __post_init__(self) -> None:
         for name in ("frontier_share", "tree_share"):
@@ -73,14 +84,21 @@ class TextTask:
             raise ValueError("interface=words needs tree_share=0: its sentences tell chains")
 
     @property
+    def classes(self) -> tuple[ClassSpec, ...]:
+        """False and true; and "not known yet" where that is an answer."""
+        return CLASSES if self.interface == "sentences" else CLASSES[:2]
+
+    @property
     def codec(self) -> CodecSpec:
         """Words are learned one by one, so that their bundle has a vocabulary; people are just people."""
-        return CodecSpec(name="text", vocabulary=KINDS if self.interface == "words" else {})
+        return CodecSpec(name="text", vocabulary={} if self.interface == "family" else KINDS)
 
     def sample(self, rng: np.random.Generator, rows: int, difficulty: int) -> Batch:
         """One size per batch. Whoever is up to `difficulty` links away, or not related, is graded."""
         if self.interface == "words":
             return self._told(rng, rows, difficulty)
+        if self.interface == "sentences":
+            return sampled(rng, self.taste, rows, self._links(rng, difficulty))
         if rng.random() < self.tree_share:
             families = trees(rng, rows, int(rng.integers(self.min_people, self.max_people + 1)))
         else:
@@ -88,19 +106,25 @@ class TextTask:
         offset, distance = families.relatives()
         related = distance < STRANGER
         first = rng.integers(1, GENERATIONS + 1, rows)
+        inputs = inputs_of(families, first)
         labels = np.where(related, later(first[:, None], offset), 0)
         graded = (distance <= difficulty) | ~related
         return Batch(
-            inputs_of(families, first),
+            inputs,
             torch.from_numpy(labels),
             torch.from_numpy((graded / graded.sum()).astype(np.float32)),
             difficulty,
+            earlier=inputs._replace(placed=torch.zeros_like(inputs.placed)),
         )
 
     def logits(self, network: RecurrentTransformer, state: Tensor, context: Context) -> Tensor:
-        """Everyone's generation: (B, N, GENERATIONS + 1); of words false and true: (B, 1, 2)."""
+        """Everyone's generation: (B, N, GENERATIONS + 1); of sentences each question of each word's hands,
+        (B, 3 N + 3, 16); of words false and true: (B, 1, 2).
+        """
         if self.interface == "words":
             return network.readout(state, context).unsqueeze(1)
+        if self.interface == "sentences":
+            return logits_of(network.readout_everywhere(state, context), context.places)
         return network.readout_everywhere(state, context)
 
     def problems(self, rng: np.random.Generator, split: str, bucket: int, count: int) -> Problems:
@@ -108,11 +132,11 @@ class TextTask:
         assert split in self.splits, split
         assert count % 2 == 0, "half of the problems are false"
         parts = []
-        words = self.interface == "words"
+        words = self.interface != "family"
         for strangers in (2, 3, 4):
             some = count // 3 if strangers < 4 else count - 2 * (count // 3)
             pairs = min(strangers, room_for_strangers(bucket)) if words else strangers
-            families, last = chains(rng, some, bucket, (pairs, pairs))
+            families, last = chains(rng, some, bucket, (pairs, pairs), REACH)
             parts.append((families, last))
         labels = torch.from_numpy(rng.permutation(np.arange(count) % 2))
         longest = bucket + 1 + 2 * 4
@@ -128,20 +152,25 @@ class TextTask:
                 told.append(padded(sentences_of(rng, families, last, asked), length_of(bucket + 4)))
             else:
                 inputs.append(inputs_of(families, np.full(len(last), START), last, asked, longest))
+        if self.interface == "sentences":
+            return Problems(counted(_joined(told)), labels, bucket)
         return Problems(_joined(told) if words else _joined(inputs), labels, bucket)
 
     def unusual(self, rng: np.random.Generator, count: int) -> Mapping[str, Problems]:
         """Families of other shapes and sizes (families.py), each with one question; word by word none."""
         if self.interface == "words":
             return {}
+        if self.interface == "sentences":
+            return unusual_stories(rng, count)
         return {name: self._questions(rng, name, count) for name in SHAPES}
 
     def random_inputs(
         self, rng: np.random.Generator, rows: int, length: int
-    ) -> FamilyInputs | SequenceInputs:
+    ) -> FamilyInputs | SequenceInputs | WordInputs:
         """Families without loops, of any density, consistent or not; or any words."""
-        if self.interface == "words":
-            return any_tokens(rng, rows, length)
+        if self.interface != "family":
+            tokens = any_tokens(rng, rows, length)
+            return tokens if self.interface == "words" else counted(tokens)
         earlier = np.arange(length)[:, None] > np.arange(length)
         parents = earlier & (rng.random((rows, length, length)) < 0.5 * rng.random((rows, 1, 1)) ** 3)
         real = np.arange(length) < rng.integers(1, length + 1, (rows, 1))
@@ -155,7 +184,7 @@ class TextTask:
 
     def heuristics(self, problems: Problems) -> Mapping[str, float]:
         """What the question alone gives away: wrong ones reach farther up or down."""
-        if isinstance(problems.inputs, SequenceInputs):
+        if isinstance(problems.inputs, SequenceInputs | WordInputs):
             far = torch.from_numpy(abs(asked_in(problems.inputs)))
         else:
             assert isinstance(problems.inputs, FamilyInputs)
