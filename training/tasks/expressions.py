@@ -40,10 +40,10 @@ def anyhow(rng: np.random.Generator, depth: int) -> str:
 
 
 def wide(rng: np.random.Generator, depth: int) -> str:
-    """Up to 40 operands side by side, most of them atoms, with more of one operator than of the other."""
+    """Up to 4 operands side by side and 6 more a level, most of them atoms, one operator more often."""
     ands, deep = rng.random(), rng.random() ** 3
     text = ""
-    for place in range(int(rng.integers(2, 41))):
+    for place in range(int(rng.integers(2, 5 + 6 * depth))):
         operator = ("&" if rng.random() < ands else "|") if place else ""
         inside = depth > 0 and rng.random() < 0.3 * deep
         operand = f"({anyhow(rng, depth - 1)})" if inside else _atom(rng)
