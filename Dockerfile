@@ -19,6 +19,7 @@ RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['p
  && pip install --constraint constraints.txt --requirement requirements.txt
 
 COPY README.md LICENSE fathom.py ./
+COPY client client
 COPY model model
 COPY service service
 COPY training training

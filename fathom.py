@@ -1,18 +1,22 @@
-"""The command `fathom`: every package brings its own commands, and only the one that runs is imported."""
+"""The command `fathom`, and `fathom.Client` with what belongs to it: only what is used is imported."""
 
 from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+if TYPE_CHECKING:
+    from client import *  # noqa: F403
 
 COMMANDS = {  # name: (module whose `app` has it, one line of help)
     "serve": ("service.cli", "Serve the bundles of a repository over HTTP."),
     "infer": ("service.cli", "Ask a running server about one problem, or a list of them."),
     "models": ("service.cli", "List the bundles in a repository, or the models of a running server."),
+    "key": ("service.cli", "Make an API key, and its line for a server's file of keys."),
     "train": ("training.cli", "Train a depth-recurrent network on a task."),
     "evaluate": ("training.cli", "Measure a trained network over difficulty and steps."),
     "export": ("training.cli", "Export a trained network as a bundle."),
@@ -27,6 +31,15 @@ EXTRAS = {  # module that may be missing: the extra that brings it
     "safetensors": "train",
     "onnxruntime": "cpu",
 }
+
+
+def __getattr__(name: str) -> Any:
+    """What the package `client` offers, loaded when it is first asked for."""
+    if not name.startswith("_"):
+        client = importlib.import_module("client")
+        if name in client.__all__:
+            return getattr(client, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class Commands(TyperGroup):

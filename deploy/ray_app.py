@@ -132,7 +132,8 @@ def service_settings(cluster: ClusterSettings) -> Settings:
     """The settings of a replica. Ray counts cores and limits nobody to them, so that is said here."""
     settings = read_settings(cluster.settings)
     threads = settings.cpu_threads or math.ceil(cluster.cpus)
-    return settings.model_copy(update={"cpu_threads": threads})
+    hosts = settings.allowed_hosts or ("*",)  # it is Ray's proxies that listen, wherever they do
+    return settings.model_copy(update={"cpu_threads": threads, "allowed_hosts": hosts})
 
 
 def _replica(cluster: ClusterSettings) -> type:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from loadtest.errors import LoadTestError
 
-MIX_HELP = "geometric:MEAN, uniform:LOW-HIGH or weighted:DEPTH=WEIGHT,…"
+RECORDED = "recorded"  # the mix in which every problem brings its own budget
+MIX_HELP = f"geometric:MEAN, uniform:LOW-HIGH, weighted:DEPTH=WEIGHT,… or {RECORDED}"
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,10 @@ class Mix:
         assert len(self.depths) == len(self.shares) > 0, "a mix needs one share for every depth"
         assert math.isclose(sum(self.shares), 1.0), "the shares of a mix add up to one"
 
-    def draw(self, source: random.Random) -> int:
-        """One step budget."""
+    def draw(self, source: random.Random, recorded: int | None = None) -> int:
+        """One step budget. recorded: the one that the problem brings, if any."""
+        if self.name == RECORDED:
+            return min(recorded or self.depths[-1], self.depths[-1])
         return source.choices(self.depths, self.shares)[0]
 
     @property
@@ -36,8 +39,11 @@ def parse_mix(text: str, limit: int) -> Mix:
     """The mix that `text` names, cut off at `limit` steps.
 
     `geometric:6` has mean 6 before the cut, and what lies beyond the cut goes to `limit` itself, as a
-    server's own step limit would have it. Raises LoadTestError on anything else than the three forms.
+    server's own step limit would have it; so it does with `recorded`. Raises LoadTestError on anything else
+    than the four forms.
     """
+    if text == RECORDED:
+        return Mix(text, (limit,), (1.0,))
     if found := re.fullmatch(r"geometric:(\d+(?:\.\d+)?)", text):
         mean = float(found[1])
         if mean < 1:

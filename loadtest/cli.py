@@ -56,8 +56,8 @@ def run(
         str | None,
         _flag(
             "mix",
-            "Draw each budget instead: geometric:MEAN, uniform:LOW-HIGH or weighted:DEPTH=WEIGHT,…; "
-            "--depths then bounds the groups of the report.",
+            "Draw each budget instead: geometric:MEAN, uniform:LOW-HIGH or weighted:DEPTH=WEIGHT,…, or "
+            "recorded: the max_steps of each line of --problems; --depths then bounds the report's groups.",
             LOAD,
         ),
     ] = None,

@@ -160,11 +160,16 @@ class Crew:
                 (due, True) for due in arrivals("poisson", cell.probe_rate, cell.length_s, entropy + 1)
             ]
         planned.sort()
+        problems = self._setup.problems
         return [
             Shot(
                 number=place,
-                problem=draw.randrange(len(self._setup.problems)),
-                depth=1 if probe else depth.draw(draw) if isinstance(depth, Mix) else depth,
+                problem=(chosen := draw.randrange(len(problems))),
+                depth=1
+                if probe
+                else depth.draw(draw, problems[chosen].max_steps)
+                if isinstance(depth, Mix)
+                else depth,
                 due=start + due,
                 measured=due >= cell.warmup_s,
                 probe=probe,

@@ -18,6 +18,8 @@ from loadtest.errors import LoadTestError
 Label = bool | int | str
 JsonObject = dict[str, Any]
 
+CAPTURED = {"input", "model", "max_steps", "min_steps", "halting", "deadline_ms"}  # beside a label
+
 _NAMES = (
     "Ada", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gwen", "Hugo", "Iris", "Jack",
     "Kira", "Liam", "Mona", "Nils", "Olga", "Paul", "Rosa", "Sven", "Tess", "Vera",
@@ -30,6 +32,7 @@ class Problem:
 
     input: JsonObject
     label: Label | None = None
+    max_steps: int | None = None  # its own budget, for the mix `recorded`
 
 
 def generate(task: str, count: int, difficulty: tuple[int, int], seed: int) -> list[Problem]:
@@ -149,23 +152,29 @@ def relation(generations: int) -> str:
     return stem if distance == 1 else "great-" * (distance - 2) + "grand" + stem
 
 
-def read_problems(path: Path) -> list[Problem]:
+def read_problems(path: Path, model: str | None = None) -> list[Problem]:
     """Problems from a JSONL file: `{"input": {…}, "label": …}` a line, or the input's own fields beside
     `label`.
 
-    Raises LoadTestError naming the file and the line.
+    A server's captured requests have more beside `input`: of that, `max_steps` is kept, and lines for
+    another `model` than this one are left out. Raises LoadTestError naming the file and the line.
     """
+    wanted = model and model.partition("@")[0]
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise LoadTestError(f"cannot read the problems file {path}: {error}") from error
-    problems = [_parse(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    parsed = [_parse(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    problems = [problem for problem, of in parsed if of is None or wanted is None or of == wanted]
+    if parsed and not problems:
+        raise LoadTestError(f"the problems file {path} has none for {wanted}: give --model")
     if not problems:
         raise LoadTestError(f"the problems file {path} is empty: give one JSON object a line")
     return problems
 
 
-def _parse(path: Path, number: int, line: str) -> Problem:
+def _parse(path: Path, number: int, line: str) -> tuple[Problem, str | None]:
+    """The problem of a line, and the model that it is for where it says so."""
     try:
         fields = json.loads(line)
     except ValueError as error:
@@ -175,7 +184,11 @@ def _parse(path: Path, number: int, line: str) -> Problem:
     label = fields.pop("label", None)
     if label is not None and not isinstance(label, bool | int | str):
         raise LoadTestError(f"{path}:{number}: a label is true, false, a class number or a word")
-    problem = fields.pop("input") if set(fields) == {"input"} else fields
+    captured = "input" in fields and set(fields) <= CAPTURED
+    problem = fields["input"] if captured else fields
+    max_steps, model = (fields.get("max_steps"), fields.get("model")) if captured else (None, None)
+    if max_steps is not None and (type(max_steps) is not int or max_steps < 1):
+        raise LoadTestError(f"{path}:{number}: max_steps is a whole number of at least 1")
     if not isinstance(problem, dict) or not problem:
         raise LoadTestError(f"{path}:{number}: the problem must be a JSON object with fields")
-    return Problem(problem, label)
+    return Problem(problem, label, max_steps), model

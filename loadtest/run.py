@@ -162,7 +162,7 @@ def within_limit(plan: Plan, target: Target, clip: bool) -> Plan:
 def choose_problems(plan: Plan, target: Target) -> list[Problem]:
     """The caller's problems, or generated ones for the model's task."""
     if plan.problems:
-        return read_problems(plan.problems)
+        return read_problems(plan.problems, target.model)
     if target.task is None:
         raise LoadTestError(f"{target.model} does not say what it takes: give --problems FILE.jsonl")
     return generate(target.task, PROBLEMS, plan.difficulty, plan.seed)

@@ -180,8 +180,9 @@ class _Worker:
         ):
             if self._stop.is_set() or time.monotonic() >= job.start + job.length_s:
                 return
-            depth = job.depth.draw(draw) if isinstance(job.depth, Mix) else job.depth
             problem = draw.randrange(len(self._setup.problems))
+            recorded = self._setup.problems[problem].max_steps
+            depth = job.depth.draw(draw, recorded) if isinstance(job.depth, Mix) else job.depth
             request = self._request(problem, depth)
             due = time.monotonic()
             measured = due - job.start >= job.warmup_s

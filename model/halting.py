@@ -199,33 +199,33 @@ def terms_of(
 
     `agreement` need not be among them, but its parts must.
     """
-    columns = {name: place - 1 for place, name in enumerate(criteria)}
-    agrees = rule.criterion == AGREEMENT
-    above = CRITERIA[AGREEMENT].halts_above if agrees else criteria[rule.criterion].halts_above
-    column, stable, divergence = (
-        [columns[name] for name in AGREES] if agrees else (columns[rule.criterion], 0, 0)
-    )
-    limits = min_steps, rule.patience, max_steps
-    return np.array((column, rule.threshold, above, *limits, agrees, stable, divergence), TERMS)
+    columns, limits = list(criteria), (min_steps, rule.patience, max_steps)
+    if rule.criterion == AGREEMENT:
+        column, stable, divergence = (columns.index(name) - 1 for name in AGREES)
+        return np.array((column, rule.threshold, True, *limits, True, stable, divergence), TERMS)
+    above = criteria[rule.criterion].halts_above
+    column = columns.index(rule.criterion) - 1
+    return np.array((column, rule.threshold, above, *limits, False, 0, 0), TERMS)
 
 
 def decide(
-    scores: Array, depth: Steps, held_for: Steps, terms: NDArray[np.void]
+    scores: Array, depth: Steps, held_for: Steps, terms: NDArray[np.void], agrees: bool = True
 ) -> tuple[Flags, Flags, Steps]:
     """The halting decision after a step: (halted, out of budget, the new held_for), each (B,).
 
     scores (B, S) are the step's; depth (B,) counts it; held_for (B,) says for how many steps running the
     criterion held before it; terms are TERMS, (B,) or one for all. Before min_steps the criterion is not
-    looked at, and a score that is not a number satisfies nothing.
+    looked at, and a score that is not a number satisfies nothing. agrees: whether a row may halt on
+    `agreement`; who knows that none does saves the look.
     """
     column, threshold = terms["column"], terms["threshold"]
     holds = (column >= 0) & (depth >= terms["min_steps"])
     if scores.shape[1]:  # a model may have none
         rows = np.arange(len(scores))
         watched = scores[rows, column]  # the last one where there is none to watch
-        if (agrees := terms["agrees"]).any():
+        if agrees and terms["agrees"].any():
             parts = scores[rows, terms["stable"]], scores[rows, terms["divergence"]]
-            watched = np.where(agrees, agreement(watched, *parts), watched)
+            watched = np.where(terms["agrees"], agreement(watched, *parts), watched)
         holds &= np.where(terms["halts_above"], watched >= threshold, watched <= threshold)
     held_for = (held_for + 1) * holds
     return held_for >= terms["patience"], depth >= terms["max_steps"], held_for

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,15 +11,26 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from service.capture import open_capture
 from service.engine.worker import Worker
 from service.fleet import Fleet, open_fleet, title
-from service.http.front import Front, Keys, install_error_handlers
+from service.http.doors import add_doors
+from service.http.front import Front, install_error_handlers
 from service.http.infer import Service
 from service.http.infer import router as inference
+from service.http.keys import keys_of
+from service.http.limits import Limits
 from service.http.routes import fathom_version, models, operations
+from service.http.running import router as running
 from service.http.schemas import InferRequest, StepEvent
+from service.http.v2.body import OpenInferRequest
+from service.http.v2.repository import router as repository_v2
+from service.http.v2.routes import health as health_v2
+from service.http.v2.routes import router as inference_v2
 from service.metrics import Metrics
+from service.repository import Repository
 from service.settings import Settings
+from service.tracing import open_tracing
 
 ABOUT = """Serves models that think for as many steps as the caller asks.
 
@@ -37,13 +49,19 @@ def create_app(settings: Settings, opener: Callable[[Settings, Metrics], Fleet] 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         fleet = opener(settings, metrics)
-        app.state.service = Service(settings, metrics, fleet)
+        capture = open_capture(settings)
+        app.state.service = Service(settings, metrics, fleet, app.state.limits, capture)
         metrics.holding(lambda: fleet.budget.used)
         fleet.start()
+        app.state.repository = Repository(settings, metrics, fleet)
         try:
-            yield
+            async with app.state.repository.watched():
+                yield
         finally:
             await fleet.shut_down(settings.drain_seconds)
+            for last in (capture, tracing):
+                if last is not None:
+                    await asyncio.to_thread(last.close)
 
     app = FastAPI(
         title="Fathom",
@@ -51,13 +69,18 @@ def create_app(settings: Settings, opener: Callable[[Settings, Metrics], Fleet] 
         description=ABOUT,
         lifespan=lifespan,
         redirect_slashes=False,  # to wherever the caller's Host header says
+        # We have traces of our own (service/tracing.py).
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.settings = settings
-    app.state.keys = Keys(key.get_secret_value() for key in settings.api_keys)
-    for router in (inference, models, operations):
+    app.state.keys = keys_of(settings)
+    app.state.limits = Limits(settings)
+    for router in (inference, running, models, operations, inference_v2, health_v2, repository_v2):
         app.include_router(router)
     install_error_handlers(app)
-    app.add_middleware(Front, metrics=metrics, logs_access=settings.access_log)
+    add_doors(app, settings)
+    tracing = open_tracing(settings)
+    app.add_middleware(Front, metrics=metrics, logs_access=settings.access_log, tracing=tracing)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
@@ -75,16 +98,18 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )
         _, own = models_json_schema(
-            [(InferRequest, "validation"), (StepEvent, "serialization")],
+            [(InferRequest, "validation"), (OpenInferRequest, "validation"), (StepEvent, "serialization")],
             ref_template="#/components/schemas/{model}",
         )
         schemas = schema["components"]["schemas"]
         schemas |= own["$defs"]
         # The framework's idea of a validation error, which no route of ours ever answers with.
         del schemas["HTTPValidationError"], schemas["ValidationError"]
-        del schema["paths"]["/v1/models/{name}"]["get"]["responses"]["422"]
+        for operation in (each for path in schema["paths"].values() for each in path.values()):
+            if "HTTPValidationError" in str(operation["responses"].get("422")):
+                del operation["responses"]["422"]
         _tell_of_the_models(schema, served, app.state.settings)
-        if not app.state.settings.api_keys:
+        if not app.state.keys.wanted:
             _leave_out_keys(schema)
         app.openapi_schema = schema | {"x-models": titles}
     return app.openapi_schema
@@ -94,7 +119,7 @@ def _tell_of_the_models(schema: dict[str, Any], served: dict[str, Worker], setti
     """What a request may hold: the problems that the models' codecs read, and an example for each model."""
     request = schema["components"]["schemas"]["InferRequest"]
     if len(served) > 1:
-        request["required"] = ["model", *request["required"]]
+        request["anyOf"] = [{"required": ["model", "input"]}, {"required": ["continue_from"]}]
     problems: list[dict[str, Any]] = []
     for worker in served.values():
         if worker.codec.schema not in problems:

@@ -5,10 +5,14 @@ FathomError
 |-- BadRequest              400 bad_request          this is not HTTP/1
 |-- InvalidJson             400 invalid_json         the body is not JSON
 |-- Unauthorized            401 unauthorized         no API key, or an unknown one
+|-- Forbidden               403 forbidden            the key is not for administration, or there is none
 |-- UnknownModel            404 unknown_model        no such model or version
+|-- NotLoaded               409 not_loaded           a bundle on disk cannot be served; the message says why
+|-- UnknownRequest          404 unknown_request      no such request runs, or was kept
 |-- TooSlow                 408 too_slow             the head or the body did not arrive in time
 |-- TooLarge                413 too_large            the body is over the limit
 |-- TargetTooLong           414 target_too_long      path and query are over the limit
+|-- UnknownEncoding         415 unknown_encoding     the body is compressed in a way that is not read
 |-- Overloaded              429 overloaded           the server is full; carries Retry-After
 |-- HeadTooLarge            431 head_too_large       the headers are over a limit
 |-- ModelFailed             500 model_failed         the model broke down on this request
@@ -19,6 +23,7 @@ FathomError
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,8 +45,20 @@ class Unauthorized(FathomError):
     """The server asks for an API key and did not get a right one."""
 
 
+class Forbidden(FathomError):
+    """The caller may not do this, or nobody may as the server is set up."""
+
+
 class UnknownModel(FathomError):
     """No model of this name, or no such version of it, is served."""
+
+
+class NotLoaded(FathomError):
+    """A model cannot be loaded as it lies on disk; what was served before is still served."""
+
+
+class UnknownRequest(FathomError):
+    """No request of this id runs or is kept, or it is another key's."""
 
 
 class TooSlow(FathomError):
@@ -54,6 +71,10 @@ class TooLarge(FathomError):
 
 class TargetTooLong(FathomError):
     """The request's path and query are longer than this server reads."""
+
+
+class UnknownEncoding(FathomError):
+    """The body has a Content-Encoding that this server does not read."""
 
 
 class HeadTooLarge(FathomError):
@@ -92,10 +113,14 @@ REPLIES: dict[type[FathomError], Reply] = {
     BadRequest: Reply(400, "bad_request"),
     InvalidJson: Reply(400, "invalid_json"),
     Unauthorized: Reply(401, "unauthorized"),
+    Forbidden: Reply(403, "forbidden"),
     UnknownModel: Reply(404, "unknown_model"),
+    NotLoaded: Reply(409, "not_loaded"),
+    UnknownRequest: Reply(404, "unknown_request"),
     TooSlow: Reply(408, "too_slow"),
     TooLarge: Reply(413, "too_large"),
     TargetTooLong: Reply(414, "target_too_long"),
+    UnknownEncoding: Reply(415, "unknown_encoding"),
     RequestError: Reply(422, "invalid"),
     Overloaded: Reply(429, "overloaded"),
     HeadTooLarge: Reply(431, "head_too_large"),
@@ -125,9 +150,11 @@ def headers_of(error: FathomError) -> dict[str, str]:
     """The headers that go with an error of the tree."""
     match error:
         case Overloaded():
-            return {"retry-after": str(max(1, round(error.retry_after)))}
+            return {"retry-after": str(max(1, math.ceil(error.retry_after)))}
         case Unauthorized():
             return {"www-authenticate": "Bearer"}
+        case UnknownEncoding():
+            return {"accept-encoding": "gzip"}
         case TooSlow() | TooLarge():  # nobody waits for what is still to come of this request
             return {"connection": "close"}
     return {}

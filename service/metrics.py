@@ -28,7 +28,7 @@ class Metrics:
         def histogram(name: str, meaning: str, buckets: tuple[float, ...]) -> Histogram:
             return Histogram(name, meaning, ["model"], buckets=buckets, registry=self.registry)
 
-        self.requests = counter("fathom_requests", "Requests to /v1/infer by HTTP status.", "code")
+        self.requests = counter("fathom_requests", "Requests to infer, by HTTP status.", "code")
         self.steps = counter("fathom_steps", "Steps computed, over all problems.")
         self.halts = counter("fathom_halt", "Finished problems by the reason they stopped.", "reason")
         self.yields = counter("fathom_yields", "Times that a problem yielded its slot to one that waited.")
@@ -45,7 +45,7 @@ class Metrics:
         )
         self.request_seconds = histogram(
             "fathom_request_seconds",
-            "A request to /v1/infer, from its arrival to the last byte of its answer.",
+            "A request to infer, from its arrival to the last byte of its answer.",
             settings.request_buckets,
         )
         self._held = Gauge(
@@ -58,16 +58,16 @@ class Metrics:
         self._load.models.append(model)
         return model
 
-    def forget(self, model: ModelMetrics) -> None:
-        """An engine is closed: the gauges leave it out; its counters stay."""
-        self._load.models.remove(model)
+    def forget(self, model: object) -> None:
+        """An engine is closed: the gauges leave out this observer of it; its counters stay."""
+        self._load.models = [other for other in self._load.models if other is not model]
 
     def holding(self, used: Callable[[], float]) -> None:
         """Ask `used` for the bytes that are held for clients."""
         self._held.set_function(used)
 
     def answered(self, model: str, code: int, seconds: float) -> None:
-        """A request to /v1/infer is over."""
+        """A request to infer is over."""
         self.requests.labels(model, str(code)).inc()
         self.request_seconds.labels(model).observe(seconds)
 

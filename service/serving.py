@@ -9,7 +9,6 @@ import os
 import resource
 import signal
 import socket
-import sys
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
@@ -22,7 +21,9 @@ from service.errors import StartupError
 from service.fleet import Fleet, title
 from service.http.patience import Configuration
 from service.http.protocol import configuration
+from service.logs import set_up_logging
 from service.settings import Settings
+from service.variables import complaints
 
 log = logging.getLogger("fathom")
 LAST_REQUESTS_SECONDS = 0.2  # for requests that were on their way when the engines stopped
@@ -31,13 +32,14 @@ BACKLOG = 2048  # connections that the system keeps until they are accepted
 OTHER_FILES = 512  # beside connections: graphs, sockets that are being refused, what libraries open
 
 
-def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT. Raises BundleError or StartupError where that cannot begin."""
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
-    )
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # we tell of our starts and stops ourselves
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+def serve(settings: Settings, known: frozenset[str] = frozenset()) -> None:
+    """Serve until SIGTERM or SIGINT. Raises BundleError or StartupError where that cannot begin.
+
+    known: variables of the environment that other commands read.
+    """
+    set_up_logging(settings)
+    for complaint in complaints(os.environ, known):
+        log.warning("%s", complaint)
     _allow_files(settings.max_connections + OTHER_FILES)
     limit_allocator()
     hanging = _run(_serve(settings))

@@ -7,6 +7,7 @@ docs/settings.md against them.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from service.errors import StartupError
+from service.reference import reference_of
 
 PREFIX = "FATHOM_"
 
@@ -38,13 +40,38 @@ def _ascending(bounds: tuple[float, ...]) -> tuple[float, ...]:
     return bounds
 
 
+def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
+    for origin in origins:
+        if origin != "*" and not re.fullmatch(r"https?://[^/\s?#@]+", origin):
+            raise ValueError(f"{origin!r} is not an origin; write https://HOST or https://HOST:PORT, or *")
+    return origins
+
+
+def _hosts(hosts: tuple[str, ...]) -> tuple[str, ...]:
+    for host in hosts:
+        if host != "*" and not re.fullmatch(r"(\*\.)?[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?", host):
+            raise ValueError(f"{host!r} is not a name; write HOST without a port, *.DOMAIN, or *")
+    return hosts
+
+
+def _pinned(references: tuple[str, ...]) -> tuple[str, ...]:
+    for reference in references:
+        reference_of(reference)
+    return references
+
+
 Bound = Annotated[float, Field(ge=0, le=10**12, allow_inf_nan=False)]
 Buckets = Annotated[tuple[Bound, ...], NoDecode, BeforeValidator(_split), AfterValidator(_ascending)]
 Names = Annotated[tuple[Annotated[str, Field(max_length=128)], ...], NoDecode, BeforeValidator(_split)]
+Place = Annotated[str, Field(max_length=1024)]
+Places = Annotated[tuple[Place, ...], NoDecode, BeforeValidator(_split), AfterValidator(_pinned)]
+Origins = Annotated[Names, AfterValidator(_origins)]
+Hosts = Annotated[Names, AfterValidator(_hosts)]
 Keys = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_keys)]
 Count = Annotated[int, Field(ge=1, le=10**6)]
 Large = Annotated[int, Field(ge=1, le=10**12)]  # bytes, or steps
 Seconds = Annotated[float, Field(gt=0, le=10**6, allow_inf_nan=False)]
+Rate = Annotated[float, Field(ge=0, le=10**9, allow_inf_nan=False)]  # a second; 0: any
 
 
 class Settings(BaseSettings):
@@ -57,6 +84,18 @@ class Settings(BaseSettings):
     repository: Path = Field(
         Path("bundles"), description="Folder of bundles, <model>/<version>/manifest.json."
     )
+    poll_seconds: Annotated[float, Field(ge=0, le=10**6, allow_inf_nan=False)] = Field(
+        0, description="Load what has changed in the repository this often; 0: only when told to."
+    )
+    remote_bundles: Places = Field(
+        (),
+        description="Bundles from elsewhere, comma-separated, such as s3://bucket/graph/1#sha256=HASH with "
+        "the hash of the manifest (extra remote).",
+    )
+    bundle_cache: Path = Field(
+        Path("~/.cache/fathom"), description="Folder where bundles from elsewhere are kept."
+    )
+    max_bundle_bytes: Large = Field(2**32, description="Size of a bundle from elsewhere.")
     codecs: Names = Field(
         (),
         description="Codecs of other installed distributions that bundles may use, comma-separated.",
@@ -131,6 +170,14 @@ class Settings(BaseSettings):
         2**28,
         description="The same for all requests together; past that, traces get 429 and streams drop steps.",
     )
+    keep_seconds: Seconds = Field(
+        600.0, description="How long a thought may be kept for continue_from; requests say how long."
+    )
+    max_kept_bytes: Large = Field(
+        2**28,
+        description="Bytes of thoughts that are kept, over all models; past that, the oldest of the key that "
+        "holds most go.",
+    )
     ping_seconds: Seconds = Field(
         15.0, description="An event stream that is silent for this long gets a comment."
     )
@@ -138,8 +185,54 @@ class Settings(BaseSettings):
         (),
         description="Keys, comma-separated; /v1 wants one of them (Authorization: Bearer) if there are any.",
     )
+    admin_keys: Keys = Field(
+        (),
+        description="Keys for administration, comma-separated; without one, loading and unloading is closed.",
+    )
+    keys_file: str = Field(
+        "",
+        description="File of hashed keys, a line for each as `fathom key NAME` prints it; with one, /v1 "
+        "wants a key. It is read again within a second of a change.",
+    )
+    steps_per_second: Rate = Field(
+        0,
+        description="Steps per second that a key may take, and all callers without one together; 0: any. A "
+        "line of keys_file may say otherwise, as for the next two and for max_problems, max_body_bytes and "
+        "queue_seconds.",
+    )
+    requests_per_second: Rate = Field(0, description="Requests per second that a key may send; 0: any.")
+    max_streams: Annotated[int, Field(ge=0, le=10**6)] = Field(
+        0, description="Streams that a key may have open at the same time; 0: any."
+    )
+    cors_origins: Origins = Field(
+        (),
+        description="Origins whose pages may call this server from a browser, comma-separated, such as "
+        "https://app.example; * for all.",
+    )
+    allowed_hosts: Hosts = Field(
+        (),
+        description="Names by which this server may be called, comma-separated; *.example.com for all under "
+        "one, * for all. Empty: loopback's names where it listens on loopback, otherwise all.",
+    )
+    traces: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="OpenTelemetry traces (extra otel), set up by the OTEL_ variables; auto: where one of "
+        "them names an exporter.",
+    )
+    capture_file: str = Field(
+        "", description="Write a sample of the requests to this file, for `fathom loadtest --problems`."
+    )
+    capture_share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = Field(
+        1.0, description="Share of the requests to capture, over 0 to 1."
+    )
+    capture_bytes: Large = Field(
+        2**26, description="Size of the captured requests; the older half goes when there is no room."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="What is logged to stderr."
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Lines for people, or a JSON object per line for programs."
     )
     access_log: bool = Field(False, description="Log a line per request.")
     depth_buckets: Buckets = Field(

@@ -4,47 +4,47 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from client.answers import Answer, Result, Shown
+from client.blocking import Stream
 
-def answer(content: dict[str, Any]) -> None:
+
+def answer(whole: Answer) -> None:
     """A whole answer."""
-    if _for_programs(content):
+    if _for_programs(whole.as_dict()):
         return
     table = Table("problem", "answer", "label", "probability", "steps", "stopped by")
-    for index, result in enumerate(content["results"]):
+    for index, result in enumerate(whole.results):
         table.add_row(
             str(index),
             _answer(result),
-            str(result["label"]),
+            str(result.label),
             _share(result),
-            f"{result['steps']} of {result['max_steps']}",
-            result["halt_reason"],
+            f"{result.steps} of {result.max_steps}",
+            result.halt_reason,
         )
     console = Console(highlight=False)
     console.print(table)
-    for index, result in enumerate(content["results"]):
-        for warning in result.get("warnings", ()):
+    for index, result in enumerate(whole.results):
+        for warning in result.warnings or ():
             console.print(f"problem {index}: {warning}", style="yellow")
-    console.print(
-        f"{content['model']}@{content['version']}, {content['timings_ms']['total']:.1f} ms", style="dim"
-    )
+    console.print(f"{whole.model}@{whole.version}, {whole.timings.total:.1f} ms", style="dim")
 
 
-def events(stream: Iterable[tuple[str, dict[str, Any]]]) -> None:
+def stream(steps: Stream) -> None:
     """The steps of a stream as they come, then the whole answer."""
     console = Console(highlight=False)
-    for event, data in stream:
-        if _for_programs({"event": event, **data}):
-            continue
-        if event == "done":
-            answer(data)
-        else:
-            console.print(f"problem {data['index']}  step {data['step']:>4}  {data['label']}  {_share(data)}")
+    for step in steps:
+        if not _for_programs({"event": "step", **step.as_dict()}):
+            console.print(f"problem {step.index}  step {step.step:>4}  {step.label}  {_share(step)}")
+    assert steps.answer is not None, "a stream without an end raises"
+    if not _for_programs({"event": "done", **steps.answer.as_dict()}):
+        answer(steps.answer)
 
 
 def models(described: list[dict[str, Any]]) -> None:
@@ -75,12 +75,13 @@ def _for_programs(content: dict[str, Any]) -> bool:
     return True
 
 
-def _answer(result: dict[str, Any]) -> str:
-    output = result.get("output")
-    return f"{output['dtype']} {output['shape']}" if output else json.dumps(result["answer"])
+def _answer(result: Result) -> str:
+    output = result.output
+    return json.dumps(result.answer) if output is None else f"{output.dtype} {list(output.shape)}"
 
 
-def _share(shown: dict[str, Any]) -> str:
+def _share(shown: Shown) -> str:
     """The probability of an answer; none where there are several, or no answer."""
-    label, probabilities = shown["label"], shown.get("probabilities")
-    return f"{probabilities[label]:.4f}" if isinstance(label, str) and probabilities else ""
+    if isinstance(shown.label, str) and isinstance(shown.probabilities, Mapping):
+        return f"{shown.probabilities[shown.label]:.4f}"
+    return ""

@@ -44,21 +44,41 @@ class Terms:
     min_steps: int
     rule: HaltingRule
     deadline: float | None  # on the engine's clock, seconds
+    floor: int = 1  # min_steps, before a smaller max_steps lowered it
     warnings: tuple[str, ...] = ()  # what the caller should know of the rule
 
 
-def terms_of(asked: Asked, manifest: Manifest, arrived: float) -> Terms:
+@dataclass(frozen=True)
+class Before:
+    """What a thought that goes on brings along: its rule and its floor hold unless others are asked for."""
+
+    rule: HaltingRule
+    floor: int
+    taken: int  # the most steps that one of its rows has taken
+
+
+def terms_of(asked: Asked, manifest: Manifest, arrived: float, before: Before | None = None) -> Terms:
     """The terms of a request that arrived then, in seconds of the engine's clock.
 
     Raises RequestError where they are out of range, or the bundle cannot offer them.
     """
-    rule, floor, budget = _rule(asked.rule, manifest)
+    if before is not None and asked.rule is None:
+        rule, floor, budget = before.rule, before.floor, manifest.steps.default
+    else:
+        rule, floor, budget = _rule(asked.rule, manifest)
     max_steps, min_steps = _steps(asked, manifest, floor, budget)
+    if before is not None and max_steps < before.taken:
+        raise RequestError(
+            f"max_steps of {max_steps} counts from the beginning, and {before.taken} steps have been taken; "
+            "ask for more",
+            "max_steps",
+        )
     deadline = None if asked.deadline_ms is None else arrived + asked.deadline_ms / 1000
     warning = None
     if asked.rule is not None and asked.rule.criterion is not None:
         warning = _too_early(rule, min_steps, manifest)
-    return Terms(max_steps, min_steps, rule, deadline, (warning,) if warning else ())
+    floor = floor if asked.min_steps is None else asked.min_steps
+    return Terms(max_steps, min_steps, rule, deadline, floor, (warning,) if warning else ())
 
 
 def beyond(manifest: Manifest, measured: Mapping[str, int]) -> list[str]:

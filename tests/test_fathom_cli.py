@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from client import Halting, Terms
 from fathom import COMMANDS
 from tests.service.servers import Running, chain, counting_bundle, serving
 
@@ -89,6 +90,23 @@ def test_infer_streams_a_line_per_event() -> None:
     done = fathom("infer", "graph", "-", "--stream", stdin=json.dumps(chain(3)))
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["event"] for line in lines] == ["step", "step", "step", "done"]
+
+
+def test_infer_has_a_flag_for_every_field_of_a_request() -> None:
+    shown = fathom("infer", "--help").stdout
+    for name in {*Terms.__annotations__, *Halting.__annotations__} - {"halting"}:
+        assert f"--{name.replace('_', '-')}" in shown, name
+    rule = ("--criterion", "confidence", "--threshold", "0.7", "--patience", "2")
+    wanted = ("--include", "scores", "--include", "trace", "--latents", "pooled", "--min-steps", "3")
+    done = fathom("infer", "graph", json.dumps(chain(4)), *rule, *wanted, "--request-id", "mine")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    (result,) = answer["results"]
+    assert (answer["id"], result["steps"], len(result["trace"])) == ("mine", 5, 5)
+    assert "probabilities" not in result
+    assert result["latents"] == [2.625] * 4
+    samples = fathom("infer", "graph", json.dumps(chain(2)), "--samples", "{")
+    assert (samples.returncode, samples.stderr[:32]) == (2, "fathom: --samples is not JSON: E")
 
 
 def test_infer_says_what_the_server_refuses() -> None:

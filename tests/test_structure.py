@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-OURS = {"model", "training", "service", "loadtest"}
+OURS = {"client", "model", "training", "service", "loadtest"}
 MAY_IMPORT = {
+    "client": {"client"},
     "model": {"model"},
     "training": {"model", "training"},
-    "service": {"model", "service"},
+    "service": {"client", "model", "service"},
     "loadtest": {"loadtest"},
 }
 TORCH_USERS = {
@@ -23,6 +24,7 @@ TORCH_USERS = {
     "model/layers.py",
     "model/recurrent.py",
     "model/perception.py",
+    "model/reading.py",
     "model/scores.py",
     "model/served.py",
     "model/weights.py",
@@ -49,6 +51,31 @@ def test_imports_point_one_way(package: str) -> None:
         assert not wrong, f"{path.relative_to(ROOT)} imports {', '.join(sorted(wrong))}"
 
 
+def test_the_client_stands_on_httpx_and_numpy_alone() -> None:
+    for path in sorted((ROOT / "client").rglob("*.py")):
+        foreign = imports(path) - sys.stdlib_module_names - {"client", "httpx", "numpy"}
+        assert not foreign, f"{path.relative_to(ROOT)} imports {', '.join(sorted(foreign))}"
+
+
+def test_only_the_command_line_of_the_service_uses_the_client() -> None:
+    for path in sorted((ROOT / "service").rglob("*.py")):
+        assert "client" not in imports(path) or path.name in ("cli.py", "show.py"), path
+
+
+def test_fathom_offers_the_client_and_loads_it_when_it_is_used() -> None:
+    check = (
+        "import sys, fathom\n"
+        "assert not {'httpx', 'numpy', 'client'} & set(sys.modules)\n"
+        "import client\n"
+        "assert all(getattr(fathom, name) is getattr(client, name) for name in client.__all__)\n"
+        "assert not hasattr(fathom, 'Nobody') and not {'fastapi', 'model', 'service'} & set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", check], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_only_the_network_and_the_torchscript_runner_import_torch() -> None:
     for package in ("model", "service"):
         for path in sorted((ROOT / package).rglob("*.py")):
@@ -60,9 +87,10 @@ def test_only_the_network_and_the_torchscript_runner_import_torch() -> None:
 def test_nothing_in_the_service_knows_a_task() -> None:
     """Adding one touches its codec and its folder in training."""
     tasks = {path.stem for path in (ROOT / "model/codecs").glob("*.py")} - {"__init__", "tensors"}
+    other = {"settings.py": {"text"}}  # words that mean something else there: a format of the log
     for path in sorted((ROOT / "service").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            named = isinstance(node, ast.Constant) and node.value in tasks
+            named = isinstance(node, ast.Constant) and node.value in tasks - other.get(path.name, set())
             imported = (
                 isinstance(node, ast.ImportFrom)
                 and (node.module or "").removeprefix("model.codecs.") in tasks

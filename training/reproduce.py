@@ -28,12 +28,12 @@ from model.recurrent import RecurrentTransformer, last
 from training import checkpoint, run
 from training.checkpoint import RunError
 from training.config import TASKS, TrainConfig, as_dict
-from training.experiments import Experiment, Measure, Progression, Variant
 from training.forms import torch_form
 from training.measure import trace
 from training.start import carry_out, device_of
 from training.task import Problems, Task
 from training.trainer import Interrupted
+from training.variants import Experiment, Measure, Progression, Variant
 
 SEED = 515_151  # of the problems that are measured; every run sees the same
 MEASURED, PROCESSOR = "measured.json", "processor.json"

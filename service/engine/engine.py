@@ -15,17 +15,16 @@ from typing import Protocol
 
 import numpy as np
 
-from model.codecs import Tensors
 from model.halting import HaltReason
 from model.manifest import Manifest
 from model.row import Bucket, Floats, Layout
 from service.engine.ledger import Ledger
 from service.engine.slots import Rows, Slots
+from service.engine.thoughts import NOTHING, Shown, end_before, shown_before, thought_of
 from service.engine.waiting import Waiting, WaitingQueue
 from service.engine.work import Event, Finished, Stepped, Submission
-from service.runners.runner import Flight, Landing, Runner
+from service.runners.runner import Carry, Flight, Landing, Runner
 
-Shown = tuple[Floats | None, Floats | None, Tensors | None]  # logits, scores, state
 MOST_PLANS = 64
 Events = list[tuple[Submission, Event]]
 
@@ -98,6 +97,8 @@ class Engine:
         self._observer = observer
         self._clock = clock
         self._cancelled: list[Submission] = []
+        self._stopped: list[Submission] = []
+        self._over: list[Waiting] = []  # before they began: nothing is left to think about
         self._flights: dict[Flight, Boarded] = {}
         self._plans: dict[bytes, list[Boarded]] = {}  # by who is ready; until somebody comes or goes
         self._events: Events = []
@@ -114,12 +115,18 @@ class Engine:
 
     @property
     def idle(self) -> bool:
-        return not (self.running or self.waiting or self._cancelled or self._flights)
+        return not (self.running or self.waiting or self._cancelled or self._stopped or self._flights)
 
     def submit(self, submission: Submission) -> None:
         """Queue a submission's problems; they take slots from the next step on."""
         self.ledger.enter(submission)
         self.waiting.push(submission, submission.arrived)
+        if any(problem.before is not None for problem in submission.problems):
+            self._over += [work for work in self.waiting.of(submission) if work.problem.is_over]
+
+    def stop(self, submission: Submission) -> None:
+        """End a submission with its best answers: who has begun takes at most the step that is due."""
+        self._stopped.append(submission)
 
     def cancel(self, submission: Submission) -> None:
         """Drop a submission at the next step; what has already finished is not disturbed."""
@@ -128,6 +135,8 @@ class Engine:
     def step(self) -> Events:
         """Aborts, seats, launches; lands what has come back, decides about it, emits and releases."""
         self._events = []
+        if self._over or self._stopped:
+            self._apply_stops()
         self._apply_cancellations()
         self._seat()
         self._launch()
@@ -135,6 +144,29 @@ class Engine:
             self._decide(landing, self._flights.pop(landing.flight))
         self._observer.load(self.running, len(self.waiting), len(self.slots.occupied))
         return self._events
+
+    def _apply_stops(self) -> None:
+        now = self._clock()
+        for work in self._over:
+            if not work.gone:
+                reason, error = end_before(work)
+                self._give_up(self.waiting.take(work), reason, now, error, shown_before(work, self._layout))
+        for submission in self._stopped:
+            for work in self.waiting.of(submission):
+                work.stopped = True
+                if work.carry.depth > work.begun_at:
+                    self.waiting.hurry(work)
+                else:
+                    shown = shown_before(work, self._layout)
+                    self._give_up(self.waiting.take(work), HaltReason.CANCELLED, now, shown=shown)
+            for slot in self.slots.holding(submission):
+                work = self.slots.holder(slot)
+                work.stopped = True
+                if self.slots.launched[slot] > work.begun_at:
+                    self.slots.deadline[slot] = -np.inf
+                else:
+                    self._leave(slot, HaltReason.CANCELLED, now, shown_before(work, self._layout))
+        self._over, self._stopped = [], []
 
     def _apply_cancellations(self) -> None:
         now = self._clock()
@@ -168,7 +200,7 @@ class Engine:
                 continue
             self._plans.clear()
             self.ledger.sits(work.submission)
-            if not work.carry.depth:
+            if work.carry.depth == work.begun_at:
                 self._observer.queued(now - work.submission.arrived)
             work.queued += now - work.since
             try:
@@ -181,7 +213,7 @@ class Engine:
         settled = settled[self.slots.deadline[settled] > now]
         accounts = self.slots.account[settled]
         owe = self.ledger.owe(accounts, newcomer.submission)
-        if newcomer.problem.deadline is not None and newcomer.problem.deadline <= now:
+        if newcomer.deadline is not None and newcomer.deadline <= now:
             owe |= accounts != self.ledger.number(newcomer.submission)
         if not owe.any():
             return None
@@ -202,6 +234,8 @@ class Engine:
         ready = self.slots.boarding(self._runner.ahead)
         if room <= 0 or not len(ready):
             return
+        if self.slots.steered and self._steer(self.slots.to_steer(ready)):
+            ready = self.slots.boarding(self._runner.ahead)
         plan = self._plans.get(ready.tobytes())
         if plan is None and len(batches := self._cut(ready.tolist())) <= room:
             if len(self._plans) > MOST_PLANS:
@@ -218,6 +252,28 @@ class Engine:
             self._flights[flight] = boarded
             self.slots.launched[boarded.rows] += 1
             self.ledger.charge(self.slots.account[boarded.rows], self._runner.cost(boarded.bucket))
+
+    def _steer(self, due: list[int]) -> bool:
+        """Change states before the steps that are due; whether somebody had to leave over it."""
+        left = False
+        for slot in due:
+            work, step = self.slots.holder(slot), int(self.slots.launched[slot]) + 1
+            steering = work.problem.steering
+            assert steering is not None, f"nobody steers slot {slot}"
+            try:
+                if step == 1:
+                    self._runner.embed(slot)
+                carry = self._runner.take(slot)
+                self._runner.put(slot, steering.applied(carry, step, self._layout))
+            except Exception as error:  # noqa: BLE001  whatever a backend raises fails this row alone
+                self._leave(
+                    slot, HaltReason.ERROR, self._clock(), error=f"the state cannot be changed: {error}"
+                )
+                left = True
+            else:
+                work.steered = step
+                self.slots.steer_at[slot] = steering.next(step + 1)
+        return left
 
     def _room(self) -> int:
         """How many launches more the runner has work for."""
@@ -262,24 +318,31 @@ class Engine:
                 self._leave(slot, HaltReason.ERROR, now, error="the model's readout is not finite")
             rows, logits, scores = rows[sound], logits[sound], scores[sound]
         self.steps += len(rows)
+        if landing.embed_seconds:
+            for slot in rows[self.slots.depth[rows] == 0].tolist():
+                self.slots.holder(slot).embedding = landing.embed_seconds
         halted, spent, late = self.slots.advance(rows, scores, now)
         over = halted | spent | late
-        told = self.slots.every_step[rows]
+        told = self.slots.followed[rows]
         for place in np.flatnonzero(over | told).tolist():
             slot = int(rows[place])
             work = self.slots.holder(slot)
-            view = work.problem.view
+            every_step = work.problem.every_step
+            view = work.problem.view if every_step or over[place] else None
             # Copies, for an event must not keep the whole batch alive.
             shown = (
                 np.array(self._real(slot, logits[place])),
                 scores[place].copy(),
                 None if view is None else landing.state(slot, view),
             )
-            if told[place]:
+            if work.tally is not None and shown[0] is not None:
+                work.tally.add(shown[0])
+            if every_step:
                 step = Stepped(work.index, int(self.slots.depth[slot]), *shown, last=bool(over[place]))
                 self._events.append((work.submission, step))
             if over[place]:
-                reason = HaltReason.BUDGET if spent[place] else HaltReason.DEADLINE
+                late_for = HaltReason.CANCELLED if work.stopped else HaltReason.DEADLINE
+                reason = HaltReason.BUDGET if spent[place] else late_for
                 self._leave(slot, HaltReason.HALTED if halted[place] else reason, now, shown)
 
     def _real(self, slot: int, logits: Floats) -> Floats:
@@ -291,23 +354,34 @@ class Engine:
         slot: int,
         reason: HaltReason,
         now: float,
-        shown: Shown = (None, None, None),
+        shown: Shown = NOTHING,
         error: str | None = None,
     ) -> None:
         """Empty a slot and say how its problem ended."""
         work = self.slots.holder(slot)
         steps = int(self.slots.depth[slot])
+        carry = None
+        if work.problem.keeps and shown[0] is not None and steps > work.begun_at:  # it has just landed
+            carry = self._runner.take(slot)
+        work.held_for = int(self.slots.held_for[slot])
         self._runner.release(slot)
         self.slots.release(slot)
         self._plans.clear()
         self.ledger.leaves(work.submission, seated=True)
-        self._end(work, reason, now, steps, shown, error)
+        self._end(work, reason, now, steps, carry, shown, error)
 
-    def _give_up(self, work: Waiting, reason: HaltReason, now: float, error: str | None = None) -> None:
+    def _give_up(
+        self,
+        work: Waiting,
+        reason: HaltReason,
+        now: float,
+        error: str | None = None,
+        shown: Shown = NOTHING,
+    ) -> None:
         """Say how a problem without a slot ended."""
         work.queued += now - work.since
         self.ledger.leaves(work.submission, seated=False)
-        self._end(work, reason, now, work.carry.depth, error=error)
+        self._end(work, reason, now, work.carry.depth, None, shown, error)
 
     def _end(
         self,
@@ -315,10 +389,26 @@ class Engine:
         reason: HaltReason,
         now: float,
         steps: int,
-        shown: Shown = (None, None, None),
-        error: str | None = None,
+        carry: Carry | None,
+        shown: Shown,
+        error: str | None,
     ) -> None:
-        computed = now - work.submission.arrived - work.queued
+        """carry: where it stands, for those who are to go on and have taken a step."""
+        computed, taken = now - work.submission.arrived - work.queued, steps - work.begun_at
+        thought = thought_of(work, carry, reason, shown, error, taken)
         self._observer.finished(reason, steps)
-        finished = Finished(work.index, steps, reason, *shown, error, work.queued, computed)
+        queued = work.queued
+        finished = Finished(
+            work.index,
+            steps,
+            reason,
+            *shown,
+            error,
+            queued,
+            computed,
+            work.tally,
+            thought,
+            taken,
+            work.embedding,
+        )
         self._events.append((work.submission, finished))

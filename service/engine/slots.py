@@ -12,8 +12,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from model.halting import TERMS, Criterion, Flags, decide, terms_of
+from model.halting import AGREEMENT, TERMS, Criterion, Flags, decide, terms_of
 from model.row import Bucket, Floats
+from service.engine.steering import NEVER
 from service.engine.waiting import Waiting
 from service.engine.work import Submission
 
@@ -34,8 +35,12 @@ class Slots:
         self.terms = np.zeros(slots, TERMS)
         self.held_for = np.zeros(slots, np.int64)  # steps running for which the criterion has held
         self.deadline = np.full(slots, np.inf, np.float64)
-        self.every_step = np.zeros(slots, np.bool_)
+        self.followed = np.zeros(slots, np.bool_)  # whose every step is told or counted
         self.views = np.zeros(slots, np.bool_)  # whose states are asked for
+        self.alone = np.zeros(slots, np.bool_)  # who is launched again only once its last step is decided
+        self.steer_at = np.full(slots, NEVER, np.int64)  # the next step before which a state is changed
+        self.steered = 0  # slots in which that may come
+        self.agreeing = 0  # slots that may halt on agreement
         self.work: list[Waiting | None] = [None] * slots
         self.bucket: list[Bucket] = [()] * slots
         self._free = list(range(slots))  # a heap
@@ -54,10 +59,16 @@ class Slots:
         self.depth[slot] = self.launched[slot] = work.carry.depth
         self.terms[slot] = terms_of(problem.rule, problem.min_steps, problem.max_steps, self._criteria)
         self.held_for[slot] = work.held_for
-        self.deadline[slot] = np.inf if problem.deadline is None else problem.deadline
-        self.every_step[slot], self.views[slot] = problem.every_step, problem.view is not None
+        self.deadline[slot] = np.inf if work.deadline is None else work.deadline
+        self.followed[slot] = problem.every_step or problem.tallies
+        self.views[slot] = problem.view is not None
+        self.alone[slot] = problem.keeps or problem.steering is not None
+        if problem.steering is not None:
+            self.steer_at[slot] = problem.steering.next(max(work.carry.depth, work.steered) + 1)
+            self.steered += 1
         self.work[slot], self.bucket[slot] = work, work.carry.row.bucket
         self.occupied[slot] = True
+        self.agreeing += problem.rule.criterion == AGREEMENT
         heapq.heappop(self._free)
         return slot
 
@@ -66,6 +77,11 @@ class Slots:
         assert self.occupied[slot], f"slot {slot} is already free"
         self.occupied[slot] = False
         self.tenant[slot] += 1
+        problem = self.holder(slot).problem
+        self.agreeing -= problem.rule.criterion == AGREEMENT
+        if problem.steering is not None:
+            self.steered -= 1
+            self.steer_at[slot] = NEVER
         self.work[slot] = None
         heapq.heappush(self._free, slot)
 
@@ -82,7 +98,13 @@ class Slots:
     def boarding(self, ahead: bool) -> Rows:
         """Who may take a step now: within the budget, and with nothing undecided unless `ahead`."""
         ready = self.occupied & (self.launched < self.terms["max_steps"])
-        return np.flatnonzero(ready & (self.launched <= self.depth + ahead))
+        further = ~self.alone if ahead else 0
+        return np.flatnonzero(ready & (self.launched <= self.depth + further))
+
+    def to_steer(self, ready: Rows) -> list[int]:
+        """Those of `ready` whose state is changed before the step that they take next."""
+        due = self.steer_at[ready] == self.launched[ready] + 1
+        return ready[due].tolist() if due.any() else []
 
     def settled(self) -> Rows:
         """The occupied slots of which nothing is under way."""
@@ -94,6 +116,8 @@ class Slots:
         scores (R, S) are this step's.
         """
         self.depth[rows] += 1
-        halted, spent, held_for = decide(scores, self.depth[rows], self.held_for[rows], self.terms[rows])
+        halted, spent, held_for = decide(
+            scores, self.depth[rows], self.held_for[rows], self.terms[rows], self.agreeing > 0
+        )
         self.held_for[rows] = held_for
         return halted, spent, now >= self.deadline[rows]

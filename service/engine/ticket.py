@@ -35,11 +35,14 @@ class Ticket:
         budget: Budget,
         reserved: int = 0,
         weight: float = 0.0,
+        stop: Callable[[Submission], None] = lambda _: None,
     ) -> None:
         self.submission = submission
         self.weight = weight  # seconds of compute, at most
         self.dropped_steps = 0
+        self.stopped = False  # by its caller, who wants what there is
         self._cancel = cancel
+        self._stop = stop
         self._budget = budget
         self._reserved = reserved
         budget.used += reserved
@@ -49,6 +52,7 @@ class Ticket:
         self._came = asyncio.Event()
         self._unfinished = set(range(len(submission.problems)))
         self._cancelled = self._closed = False
+        self._watchers: list[tuple[Callable[[Finished], None], Callable[[], None]]] = []
 
     @property
     def unfinished(self) -> int:
@@ -66,15 +70,29 @@ class Ticket:
             left -= sum(isinstance(event, Finished) for event in events)
             yield events
 
+    def watch(self, ended: Callable[[Finished], None], closed: Callable[[], None] = lambda: None) -> None:
+        """Have `ended` called with the end of every problem, read or not, and `closed` once nobody reads."""
+        self._watchers.append((ended, closed))
+
     def cancel(self) -> None:
         """Free the slots at the next step. Harmless when repeated or when all is finished."""
         if self._unfinished and not self._cancelled:
             self._cancelled = True
             self._cancel(self.submission)
 
+    def stop(self) -> int:
+        """End what has not ended, with its best answers so far; returns how many problems that are."""
+        if self._unfinished and not self.stopped:
+            self.stopped = True
+            self._stop(self.submission)
+        return self.unfinished
+
     def close(self) -> None:
         """Nobody reads any more."""
         self.cancel()
+        if not self._closed:
+            for _, closed in self._watchers:
+                closed()
         self._closed = True
         self._forget()
         self._budget.used -= self._reserved
@@ -84,6 +102,8 @@ class Ticket:
         """Hand over an event; True with the last one."""
         if isinstance(event, Finished):
             self._unfinished.discard(event.index)
+            for ended, _ in self._watchers:
+                ended(event)
         if self._closed:
             return not self._unfinished
         if isinstance(event, Stepped) and not self._reserved:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 from dataclasses import dataclass, field
 from itertools import count
 
 from service.engine.ledger import Ledger
-from service.engine.work import Problem, Submission
+from service.engine.tally import Tally
+from service.engine.work import Problem, Submission, Thought
 from service.runners.runner import Carry
 
 
@@ -22,6 +24,12 @@ class Waiting:
     since: float  # when it began to wait, on the engine's clock
     queued: float = 0.0  # seconds it had waited before that
     held_for: int = 0  # steps running for which its criterion has held
+    embedding: float = 0.0  # seconds that it took to be embedded, with others
+    begun_at: int = 0  # the depth at which this request began
+    steered: int = 0  # the last step before which its state was changed
+    tally: Tally | None = None
+    deadline: float | None = None  # on the engine's clock
+    stopped: bool = False  # by its caller: it takes no step more than it must to answer
     gone: bool = field(default=False)  # taken or cancelled; the queues drop it when they meet it
     timed: bool = field(default=False)  # among the deadlines
 
@@ -52,7 +60,11 @@ class WaitingQueue:
         """Queue every problem of a submission, in which the ledger has entered it."""
         line = self._lines[submission] = deque()
         for index, problem in enumerate(submission.problems):
-            work = Waiting(submission, index, Carry(problem.row), since=now)
+            work = Waiting(submission, index, Carry(problem.row), since=now, deadline=problem.deadline)
+            if problem.before is not None:
+                _go_on(work, problem.before)
+            if problem.tallies and work.tally is None:
+                work.tally = Tally()
             line.append(work)
             self._count(work, 1)
             self._watch(work)
@@ -75,6 +87,15 @@ class WaitingQueue:
             line.popleft()
         return line[0]
 
+    def of(self, submission: Submission) -> list[Waiting]:
+        """A submission's problems that wait."""
+        return [work for work in self._lines.get(submission, ()) if not work.gone]
+
+    def hurry(self, work: Waiting) -> None:
+        """A problem that waits is out of time from now on."""
+        work.deadline, work.timed = -math.inf, False
+        self._watch(work)
+
     def take(self, work: Waiting) -> Waiting:
         """Take a problem out of the queue."""
         work.gone = True
@@ -88,17 +109,25 @@ class WaitingQueue:
 
     def cancel(self, submission: Submission) -> list[Waiting]:
         """Take all of a submission's problems out."""
-        return [self.take(work) for work in list(self._lines.get(submission, ())) if not work.gone]
+        return [self.take(work) for work in self.of(submission)]
 
     def _count(self, work: Waiting, one: int) -> None:
         self._length += one
         self.steps += one * (work.problem.max_steps - work.carry.depth)
 
     def _watch(self, work: Waiting) -> None:
-        if work.problem.deadline is None or work.timed:
+        if work.deadline is None or work.timed:
             return
         if len(self._deadlines) > 2 * self._length + 64:  # of those who have gone; do not keep them alive
             self._deadlines = [entry for entry in self._deadlines if not entry[2].gone]
             heapq.heapify(self._deadlines)
         work.timed = True
-        heapq.heappush(self._deadlines, (work.problem.deadline, next(self._order), work))
+        heapq.heappush(self._deadlines, (work.deadline, next(self._order), work))
+
+
+def _go_on(work: Waiting, before: Thought) -> None:
+    """A problem that has been thought about before stands where it stood."""
+    work.carry, work.begun_at = before.carry, before.carry.depth
+    work.held_for = before.held_for if work.problem.goes_on_as_before else 0
+    if work.problem.tallies and before.tally is not None:
+        work.tally = before.tally.copy()

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -44,7 +45,13 @@ class _Inbox:
 
     submissions: list[Submission] = field(default_factory=list)
     cancellations: list[Submission] = field(default_factory=list)
+    stops: list[Submission] = field(default_factory=list)
     closing: bool = False
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a command."""
+        return bool(self.submissions or self.cancellations or self.stops)
 
 
 class Worker:
@@ -95,20 +102,21 @@ class Worker:
         if self._state is State.FAILED:
             raise StartupError(f"{self.bundle.folder}: the model cannot take a step: {self._fault}")
 
-    def submit(self, submission: Submission, reserved: int = 0) -> Ticket:
+    def submit(self, submission: Submission, reserved: int = 0, queue_seconds: float | None = None) -> Ticket:
         """Queue a submission, or refuse it at once: Overloaded, or Unavailable while not ready.
 
-        reserved: bytes of steps that must all be kept until they are read.
+        reserved: bytes of steps that must all be kept until they are read. queue_seconds: how long it may
+        have to wait, where that is not the limit of all.
         """
         if (reason := self.health()) is not None:
             raise Unavailable(f"the model is not available, try again later ({reason})")
         if reserved and self._budget.used + reserved > self._budget.total:
             raise Overloaded("the steps of other requests fill what is set aside for them", retry_after=1)
         weight = sum(self._weight(problem, submission.arrived) for problem in submission.problems)
-        self._refuse_if_full(len(submission.problems), weight)
+        self._refuse_if_full(submission, weight, queue_seconds or self.limits.queue_seconds)
         if not self._tickets:
             self._progress = time.monotonic()  # idle time is not a stall
-        ticket = Ticket(submission, self._cancel, self._budget, reserved, weight)
+        ticket = Ticket(submission, self._cancel, self._budget, reserved, weight, self._stop)
         self._tickets[submission] = ticket
         self._all_finished.clear()
         with self._changed:
@@ -119,25 +127,47 @@ class Worker:
     def _weight(self, problem: Problem, arrived: float) -> float:
         """The most seconds of compute that a problem can take, one step at least."""
         step = self.runner.cost(problem.row.bucket)
-        most = problem.max_steps * step
+        most = problem.steps_left * step
         return most if problem.deadline is None else min(most, max(step, problem.deadline - arrived))
 
-    def _refuse_if_full(self, problems: int, weight: float) -> None:
-        """Raise Overloaded where a request of so many seconds would wait too long.
+    def _refuse_if_full(self, submission: Submission, weight: float, most: float) -> None:
+        """Raise Overloaded where a request of so many seconds would wait for more than `most`.
 
-        With fair shares it waits for as much of every other request as it asks for itself, so a short one
-        passes the long ones. Where there is a slot for everybody, nobody waits.
+        Where there is a slot for everybody, nobody waits.
         """
         present = sum(ticket.unfinished for ticket in self._tickets.values())
-        if not present or present + problems <= self.limits.slots:
+        if not present or present + len(submission.problems) <= self.limits.slots:
             return
-        ahead = sum(min(weight, ticket.weight) for ticket in self._tickets.values()) / self.runner.workers
-        if ahead > self.limits.queue_seconds:
+        ahead = self._ahead(submission.key, weight) / self.runner.workers
+        if ahead > most:
             raise Overloaded(
                 f"the queue is full: this may have to wait for {ahead:.0f} s, over the "
-                f"{self.limits.queue_seconds:g} allowed; ask for fewer steps, or try again later",
-                retry_after=min(LONGEST_RETRY, ahead - self.limits.queue_seconds),
+                f"{most:g} allowed; ask for fewer steps, or try again later",
+                retry_after=min(LONGEST_RETRY, ahead - most),
             )
+
+    def _ahead(self, key: str, weight: float) -> float:
+        """The seconds of others' compute that a request of so many may have to wait for.
+
+        With fair shares that is as much of every other request of its key as it asks for itself, so a short
+        one passes the long ones; and as much of every other key as of its own, however much that has sent.
+        """
+        own, others = 0.0, defaultdict[str, float](float)
+        for submission, ticket in self._tickets.items():
+            if submission.key == key:
+                own += min(weight, ticket.weight)
+            else:
+                others[submission.key] += ticket.weight
+        return own + sum(min(own + weight, all_of_it) for all_of_it in others.values())
+
+    def steps_under_way(self, key: str) -> int:
+        """Steps that a key's problems in slots have taken; about, for the engine's thread goes on."""
+        slots = self._engine.slots
+        return sum(
+            int(slots.depth[slot])
+            for slot, work in enumerate(slots.work)
+            if work is not None and work.submission.key == key
+        )
 
     def health(self) -> str | None:
         """None when ready for work; otherwise why not."""
@@ -147,6 +177,11 @@ class Worker:
         if self._tickets and stuck_for > self.limits.stall_seconds:
             return f"stalled: there is work, but no step has finished for {stuck_for:.0f} s"
         return None if self._admitting else "draining"
+
+    @property
+    def observer(self) -> Observer:
+        """Who is told of what its engine does."""
+        return self._observer
 
     @property
     def state(self) -> State:
@@ -172,8 +207,8 @@ class Worker:
         """Refuse every submission from now on."""
         self._admitting = False
 
-    async def drain(self, seconds: float) -> bool:
-        """Stop admitting and let what runs finish; False if something still ran after `seconds`."""
+    async def drain(self, seconds: float | None) -> bool:
+        """Stop admitting and let what runs finish; False if something still ran after `seconds`, if given."""
         self.stop_admitting()
         try:
             await asyncio.wait_for(self._all_finished.wait(), seconds)
@@ -202,9 +237,23 @@ class Worker:
         """Whether the engine's thread has outlasted `closed`: a step of the backend never returned."""
         return self._inbox.closing and self._thread.is_alive()
 
+    def stop(self, key: str, id_: str) -> int:
+        """End a key's requests of this id with their best answers so far; returns how many problems."""
+        found = [
+            ticket
+            for submission, ticket in self._tickets.items()
+            if (submission.key, submission.id) == (key, id_)
+        ]
+        return sum(ticket.stop() for ticket in found)
+
     def _cancel(self, submission: Submission) -> None:
         with self._changed:
             self._inbox.cancellations.append(submission)
+            self._wake()
+
+    def _stop(self, submission: Submission) -> None:
+        with self._changed:
+            self._inbox.stops.append(submission)
             self._wake()
 
     def _wake(self) -> None:
@@ -273,13 +322,15 @@ class Worker:
     def _take_commands(self) -> bool:
         """Wait for work and hand it to the engine; False when it is time to stop."""
         with self._changed:
-            while self._engine.idle and not (self._inbox.submissions or self._inbox.cancellations):
+            while self._engine.idle and not self._inbox.any:
                 if self._inbox.closing:
                     return False
                 self._changed.wait()
             inbox, self._inbox = self._inbox, _Inbox(closing=self._inbox.closing)
         for submission in inbox.submissions:
             self._engine.submit(submission)
+        for submission in inbox.stops:
+            self._engine.stop(submission)
         for submission in inbox.cancellations:
             self._engine.cancel(submission)
         return True

@@ -18,6 +18,7 @@ from service.engine.work import READOUT_BYTES, Event, Finished, Stepped
 from service.errors import ModelFailed, Unavailable
 from service.http.latents import Packer, on_the_wire
 from service.http.requests import Job
+from service.http.trajectories import Sampled, chosen, divergence, sureness
 
 FEW_EVENTS = 64
 FEW_BYTES = 2**14  # of states and readouts
@@ -45,8 +46,10 @@ class Answers:
     def step(self, event: Stepped) -> dict[str, Any]:
         """One step of one problem: the data of `event: step`."""
         answer = answer_of(self._manifest, event.logits)
+        place, which = self._job.trajectories.place(event.index)
         return {
-            "index": event.index,
+            "index": place,
+            **({} if self._job.samples is None else {"sample": which}),
             "step": event.step,
             "answer": answer.answer,
             "label": answer.label,
@@ -67,41 +70,87 @@ class Answers:
     def trace(self, steps: Sequence[Stepped]) -> list[tuple[int, bytes]]:
         """Steps as JSON, without the index that comes with each."""
         shown = [self.step(event) for event in steps]
-        return [(step.pop("index"), to_json(step)) for step in shown]
+        for step in shown:
+            step.pop("index")
+            step.pop("sample", None)
+        return [(event.index, to_json(step)) for event, step in zip(steps, shown, strict=True)]
 
     def whole(self, ends: Iterable[Finished]) -> dict[str, Any]:
         """The answer to the request, without traces."""
+        return self._whole(ends)[0]
+
+    def _whole(self, ends: Iterable[Finished]) -> tuple[dict[str, Any], list[int]]:
+        """The answer, and which problem each of its results is of."""
         ordered = sorted(ends, key=lambda end: end.index)
+        results = [self._settled(place, ordered) for place in range(self._job.trajectories.inputs)]
         total = time.monotonic() - self._job.submission.arrived
-        return {
+        content = {
             "id": self._job.id,
             "model": self._manifest.name,
             "version": self._manifest.version,
-            "results": [self._result(end) for end in ordered],
-            "usage": {"steps": sum(end.steps for end in ordered)},
+            "results": [result for _, result in results],
+            "usage": {"steps": sum(end.taken for end in ordered)},
             "timings_ms": {
                 "queue": _milliseconds(max(end.queue_seconds for end in ordered)),
                 "compute": _milliseconds(max(end.compute_seconds for end in ordered)),
                 "total": _milliseconds(total),
             },
         }
+        return content, [index for index, _ in results]
 
     def json(self, ends: Iterable[Finished], traces: Traces) -> bytes:
         """The answer to the request; what has been JSON already is put into its place."""
-        content = self.whole(ends)
+        content, problems = self._whole(ends)
         if "trace" not in self._job.include:
             return to_json(content)
         results = [
             b'%b,"trace":[%b]}' % (to_json(result)[:-1], b",".join(traces.get(index, ())))
-            for index, result in enumerate(content["results"])
+            for index, result in zip(problems, content["results"], strict=True)
         ]
         # No text can be taken for the place: its quotes would be escaped.
         return to_json({**content, "results": []}).replace(
             b'"results":[]', b'"results":[%b]' % b",".join(results), 1
         )
 
-    def _result(self, end: Finished) -> dict[str, Any]:
-        answer = None if end.logits is None else answer_of(self._manifest, end.logits)
+    def _settled(self, place: int, ends: Sequence[Finished]) -> tuple[int, dict[str, Any]]:
+        """The problem that answers an input, and the result."""
+        end, job = ends[place], self._job
+        if job.trajectories.each == 1:
+            return place, self._result(place, end)
+        family = [ends[index] for index in job.trajectories.of(place)]
+        if job.samples is None:
+            return place, {**self._result(place, end), **self._effect(clean=family[1], changed=end)}
+        answers = [(end, self._answer(end)) for end in family]
+        samples = [Sampled(end, answer, self._sureness(end)) for end, answer in answers if answer is not None]
+        if not samples:
+            return place, self._result(place, end)
+        best, votes = chosen(samples, job.samples.choose)
+        return best.end.index, {**self._result(place, best.end), "samples": votes}
+
+    def _effect(self, clean: Finished, changed: Finished) -> dict[str, Any]:
+        if clean.logits is None or changed.logits is None:
+            return {}
+        before, after = self._answer(clean), self._answer(changed)
+        differs = before is not None and after is not None and before.label != after.label
+        return {"effect": {"kl": divergence(clean.logits, changed.logits), "answer_changed": differs}}
+
+    def _sureness(self, end: Finished) -> float:
+        assert end.logits is not None, "without an answer there is nothing to be sure of"
+        rule = self._job.submission.problems[0].rule
+        score = None
+        if rule.criterion in self._names and end.scores is not None:
+            score = float(end.scores[self._names.index(rule.criterion)])
+        return sureness(end.logits, score, self._manifest.criteria[rule.criterion])
+
+    def _answer(self, end: Finished) -> Shown | None:
+        """What a problem's end shows, or all of its steps together; None where it has taken none."""
+        logits, aggregate = end.logits, self._job.aggregate
+        if logits is not None and end.tally is not None and aggregate != "last":
+            logits = end.tally.logits(aggregate, logits.shape)
+        return None if logits is None else answer_of(self._manifest, logits)
+
+    def _result(self, place: int, end: Finished) -> dict[str, Any]:
+        answer = self._answer(end)
         result: dict[str, Any] = {
             "answer": answer and answer.answer,
             "label": answer and answer.label,
@@ -114,14 +163,22 @@ class Answers:
             result["probabilities"] = answer and answer.probabilities
         if "scores" in include:
             result["scores"] = None if end.scores is None else self._scores(end.scores)
+        if "answer_entropy" in include:
+            result["answer_entropy"] = self._entropy(end)
         if answer is not None:
             result |= self._output(answer)
         result |= self._latents(end)
-        if warnings := self._job.warnings[end.index]:
+        if warnings := self._job.warnings[place]:
             result["warnings"] = list(warnings)
         if end.error is not None:
             result["error"] = end.error
         return result
+
+    def _entropy(self, end: Finished) -> float | list[float] | None:
+        if end.tally is None or not end.tally.steps:
+            return None
+        entropy = end.tally.entropy().tolist()
+        return entropy if self._manifest.readout.kind == "tokens" else float(entropy[0])
 
     def _scores(self, scores: Floats) -> dict[str, float | None]:
         """By name; null where a score is not a number."""
@@ -143,9 +200,14 @@ class Answers:
         return {} if answer.output is None else {"output": self._pack(on_the_wire(answer.output))}
 
 
-def raise_if_all_failed(ends: Iterable[Finished]) -> None:
-    """An answer without one result is an error: ModelFailed, or Unavailable where the server cut it short."""
+def raise_if_all_failed(ends: Iterable[Finished], stopped: bool = False) -> None:
+    """An answer without one result is an error: ModelFailed, or Unavailable where the server cut it short.
+
+    stopped: the caller did, and takes what there is.
+    """
     ends = list(ends)
+    if stopped and any(end.reason is HaltReason.CANCELLED for end in ends):
+        return
     if any(end.reason not in FAILED for end in ends):
         return
     errors = [end.error for end in ends if end.error]

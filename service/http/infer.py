@@ -9,14 +9,17 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
+from service.capture import Capture, captured
 from service.engine.ticket import Ticket
-from service.engine.work import Finished, Stepped
+from service.engine.work import Finished, Stepped, Submission
 from service.engine.worker import Worker
 from service.fleet import Fleet
 from service.http.answers import Answers, raise_if_all_failed
 from service.http.client import GONE, Bodies, waiting_client
-from service.http.front import check_key
+from service.http.kept import KeptThoughts
+from service.http.keys import Caller, check_key
 from service.http.latents import JsonPacker
+from service.http.limits import Limits
 from service.http.requests import Job, Origin, parse_request, prepare
 from service.http.schemas import ErrorBody, InferAnswer
 from service.http.streaming import FRAMES, SSE, EventStream, Format, FrameFormat, SseFormat
@@ -30,12 +33,39 @@ SMALL_BODY = 4096  # bytes; parsing and encoding that much takes about a millise
 class Service:
     """What the routes work with."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, fleet: Fleet) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        fleet: Fleet,
+        limits: Limits,
+        capture: Capture | None = None,
+    ) -> None:
         self.settings = settings
+        self.limits = limits
+        self.capture = capture
         self.metrics = metrics
         self.fleet = fleet
         self.threads = Threads()
-        self.bodies = Bodies(settings)
+        self.bodies = Bodies(settings, limits)
+        self.kept = KeptThoughts(settings)
+
+    def admit(
+        self,
+        request: Request,
+        worker: Worker,
+        submission: Submission,
+        reserved: int = 0,
+        streams: bool = False,
+    ) -> Ticket:
+        """Submit what a request asks for, within its caller's limits, and take note of what becomes of it.
+
+        Raises Overloaded or Unavailable.
+        """
+        state = request.scope["state"]
+        ticket = self.limits.admit(state["caller"], worker, submission, reserved, streams)
+        state["facts"].follow(ticket, worker)
+        return ticket
 
 
 def _error(description: str) -> dict[str, Any]:
@@ -56,7 +86,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     },
     400: _error("`invalid_json`: the body is not JSON."),
     401: _error("`unauthorized`: the server wants an API key."),
-    404: _error("`unknown_model`: no such model or version."),
+    404: _error("`unknown_model`: no such model or version; `unknown_request`: nothing to go on from."),
     408: _error("`too_slow`: the request did not arrive in time."),
     413: _error("`too_large`: the body is over the limit."),
     422: _error("`invalid`: `field` says where, the message what to do."),
@@ -89,7 +119,9 @@ async def infer(request: Request) -> Response:
     service: Service = request.app.state.service
     frames = FRAMES in request.headers.get("accept", "")
     worker, job, streams = await _understood(request, service, frames)
-    ticket = worker.submit(job.submission, job.reserved)
+    ticket = service.kept.admitted(
+        job.keeping, lambda: service.admit(request, worker, job.submission, job.reserved, streams)
+    )
     if streams:
         form: Format = FrameFormat() if frames else SseFormat(job)
         return EventStream(ticket, job, form, service.settings.ping_seconds, service.threads)
@@ -102,11 +134,19 @@ async def _understood(request: Request, service: Service, frames: bool) -> tuple
     async with service.bodies.read(request) as body:
         small = len(body) <= SMALL_BODY
         asked = await service.threads.run(small, lambda: parse_request(body))
-        worker = service.fleet.find(asked.model)
-        state["model"] = worker.bundle.manifest.name
-        key = request.headers.get("authorization", "") if service.settings.api_keys else ""
-        origin = Origin(state["id"], key, state["arrived"], frames or asked.stream)
-        job = await service.threads.run(small, lambda: prepare(asked, worker, service.settings, origin))
+        caller: Caller = state["caller"]
+        wanted, kept = asked.model, None
+        if asked.continue_from is not None:
+            wanted, kept = service.kept.resume(caller.name, asked.continue_from, wanted, service.fleet)
+        with service.fleet.asking(wanted) as worker:
+            state["model"] = worker.bundle.manifest.name
+            most = service.limits.of(caller).max_problems
+            origin = Origin(state["id"], caller.name, state["arrived"], frames or asked.stream, most)
+            job = await service.threads.run(
+                small, lambda: prepare(asked, worker, service.settings, origin, kept)
+            )
+            if service.capture is not None and kept is None:
+                service.capture.offer(captured(asked, worker), len(body))
     return worker, job, origin.streams
 
 
@@ -122,7 +162,7 @@ async def _whole(request: Request, ticket: Ticket, answers: Answers, threads: Th
                 traces[index].append(step)
         if client.gone:
             return Response(status_code=GONE)
-        raise_if_all_failed(ends)
+        raise_if_all_failed(ends, ticket.stopped)
         small = answers.are_small(ends) and not traces
         content = await threads.run(small, lambda: answers.json(ends, traces))
     return Response(content, media_type="application/json")

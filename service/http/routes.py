@@ -13,8 +13,9 @@ from starlette.responses import PlainTextResponse, Response
 from service.engine.worker import Worker
 from service.errors import Unavailable
 from service.fleet import title
-from service.http.front import check_key, json_response
+from service.http.front import json_response
 from service.http.infer import Service
+from service.http.keys import check_key
 from service.http.schemas import ErrorBody
 
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "torch", "numpy", "fastapi", "uvicorn")
@@ -39,7 +40,7 @@ async def list_models(request: Request) -> Response:
     """Every version of every model, with its task, step limits, default halting and where it runs."""
     fleet = _service(request).fleet
     shown = ("name", "version", "versions", "default", "task", "description", "steps", "halting", "criteria")
-    described = [_described(worker, _service(request)) for worker in fleet.workers]
+    described = [_described(worker, request) for worker in fleet.workers]
     rows = [{key: model[key] for key in (*shown, "backend", "device", "status")} for model in described]
     return json_response({"models": rows})
 
@@ -47,13 +48,12 @@ async def list_models(request: Request) -> Response:
 @models.get("/v1/models/{name}", summary="Describe a model", responses=UNKNOWN_MODEL)
 async def show_model(request: Request, name: str) -> Response:
     """The manifest of `name` or `name@version`: step limits, calibration, versions, an example input."""
-    service = _service(request)
-    return json_response(_described(service.fleet.find(name), service))
+    return json_response(_described(_service(request).fleet.find(name), request))
 
 
 @operations.get("/health/live", summary="Is the process alive?", responses=NOT_READY)
 async def live(request: Request) -> Response:
-    """503 once an engine has failed for good: only a new process brings that model back."""
+    """503 once an engine has failed for good: loading the model anew, or a new process, brings it back."""
     if (reason := _service(request).fleet.failed()) is not None:
         raise Unavailable(f"not alive: {reason}")
     return json_response({"status": "live"})
@@ -102,8 +102,9 @@ def _installed(distribution: str) -> str | None:
         return None
 
 
-def _described(worker: Worker, service: Service) -> dict[str, Any]:
-    manifest = worker.bundle.manifest
+def _described(worker: Worker, request: Request) -> dict[str, Any]:
+    service, manifest = _service(request), worker.bundle.manifest
+    bounds = service.limits.of(request.scope["state"]["caller"])
     versions = service.fleet.versions(manifest.name)
     return {
         **manifest.model_dump(mode="json"),
@@ -111,8 +112,8 @@ def _described(worker: Worker, service: Service) -> dict[str, Any]:
         "default": manifest.version == versions[-1],
         "criteria": list(manifest.criteria),
         "limits": {
-            "max_problems": service.settings.max_problems,
-            "max_body_bytes": service.settings.max_body_bytes,
+            "max_problems": bounds.max_problems,
+            "max_body_bytes": bounds.max_body_bytes,
         },
         "example": worker.codec.example,
         "schema": worker.codec.schema,

@@ -114,7 +114,7 @@ class EventStream(Response):
                 if steps:  # one write for all that an engine's step has shown
                     small = self._answers.are_small(steps)
                     await wire.write(await self._threads.run(small, partial(self._steps, steps)))
-            raise_if_all_failed(ends)
+            raise_if_all_failed(ends, self._ticket.stopped)
             small = self._answers.are_small(ends)
             await wire.write(await self._threads.run(small, lambda: self._done(ends)))
         except OSError:

@@ -66,6 +66,11 @@ class HostRunner(ABC):
     def put(self, slot: int, carry: Carry) -> None:
         self._memory.put(slot, carry)
 
+    def embed(self, slot: int) -> None:
+        seat = self._memory.seats[slot]
+        if seat.fresh:
+            self._memory.embed([seat], self._run_embed(self._memory.layout.stack([seat.carry.row])))
+
     def take(self, slot: int) -> Carry:
         return self._memory.take(slot)
 
@@ -121,20 +126,42 @@ class HostRunner(ABC):
 
     def _compute(self, flight: Flight) -> Landing:
         """One step of a launched batch; who is new is embedded first."""
-        began = time.perf_counter()
+        entered = began = time.perf_counter()
         seats = self._flights[flight]
         try:
+            broken: list[Seat] = []
             if fresh := [seat for seat in seats if seat.fresh]:
-                rows: list[Row] = [seat.carry.row for seat in fresh]
-                self._memory.embed(fresh, self._run_embed(self._memory.layout.stack(rows)))
+                broken = self._embed_fresh(fresh, alone=len(seats) == 1)
                 began = time.perf_counter()
             where, inputs = self._memory.gather(seats)
             outputs = self._run_step(inputs)
             self._memory.scatter(seats[0].table, where, outputs[: self._carried])
             logits, scores = self._shown(seats, outputs[self._carried :])
+            if broken:
+                logits = np.array(logits, np.result_type(logits, np.float16))
+                logits[[seats.index(seat) for seat in broken]] = np.nan
         except Exception as error:  # noqa: BLE001  a backend may raise anything; this batch fails alone
             return failed(flight, error)
-        return Landing(flight, logits, scores, self._state, time.perf_counter() - began)
+        ended = time.perf_counter()
+        return Landing(flight, logits, scores, self._state, ended - began, embed_seconds=began - entered)
+
+    def _embed_fresh(self, fresh: Sequence[Seat], alone: bool) -> list[Seat]:
+        """Embed those who are new. Returns who cannot be: their neighbours do not suffer for it."""
+        rows: list[Row] = [seat.carry.row for seat in fresh]
+        try:
+            self._memory.embed(fresh, self._run_embed(self._memory.layout.stack(rows)))
+        except Exception:
+            if alone:
+                raise
+        else:
+            return []
+        broken = []
+        for seat in fresh:
+            try:
+                self._memory.embed([seat], self._run_embed(self._memory.layout.stack([seat.carry.row])))
+            except Exception:  # noqa: BLE001  whatever a backend makes of a row that is no problem
+                broken.append(seat)
+        return broken
 
     def _shown(self, seats: Sequence[Seat], outputs: Arrays) -> tuple[Floats, Floats]:
         """A step's logits and scores, as the manifest has them. Raises ValueError for any other."""

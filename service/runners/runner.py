@@ -54,6 +54,7 @@ class Landing:
     state: Callable[[int, View], Tensors]  # of a slot after this step; ask before the slot's next launch
     seconds: float = 0.0  # what it took
     error: Exception | None = None  # the launch failed; there is nothing to read
+    embed_seconds: float = 0.0  # what it took before that to embed those who were new
 
 
 class Runner(Protocol):
@@ -78,6 +79,10 @@ class Runner(Protocol):
 
     def put(self, slot: int, carry: Carry) -> None:
         """Seat a row in a free slot, new or in mid-thought."""
+        ...
+
+    def embed(self, slot: int) -> None:
+        """Embed a row that is new now, for whoever wants to change its state before the first step."""
         ...
 
     def take(self, slot: int) -> Carry:

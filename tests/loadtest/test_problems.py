@@ -150,6 +150,7 @@ def test_problem_files_may_wrap_the_input_or_not(tmp_path: Path) -> None:
         ("{}\n", "fields"),
         ('{"a"', ":1 is not JSON"),
         ('{"x":1,"label":[]}', "a label is"),
+        ('{"input":{"x":1},"max_steps":0}', "max_steps is a whole number"),
     ],
 )
 def test_a_bad_problem_file_is_told_by_its_line(tmp_path: Path, text: str, words: str) -> None:

@@ -19,7 +19,13 @@ from model.manifest import Manifest
 from tests.service.servers import counting_bundle
 
 LIMITS = CodecLimits(max_nodes=20, max_edges=30, axes={"N": 12})
-OURS: list[Codec] = [GraphCodec(LIMITS), LogicCodec(LIMITS), TextCodec(LIMITS), WordsCodec(LIMITS)]
+OURS: list[Codec] = [
+    GraphCodec(LIMITS),
+    LogicCodec(LIMITS),
+    TextCodec(LIMITS),
+    WordsCodec(LIMITS, counts=False),
+    WordsCodec(LIMITS, counts=True),
+]
 ROOMY = CodecLimits(max_nodes=20, max_edges=30)
 
 
@@ -76,9 +82,10 @@ def test_a_codec_says_what_its_problems_look_like(codec: Codec) -> None:
     ("codec", "expected"),
     [
         (GraphCodec(ROOMY), {"nodes": 3, "edges": 2}),
-        (LogicCodec(ROOMY), {"characters": 8, "levels": 2, "negations": 1}),
+        (LogicCodec(ROOMY), {"characters": 8, "levels": 1, "operands": 2}),
         (TextCodec(ROOMY), {"people": 3, "links": 2}),
-        (WordsCodec(ROOMY), {"people": 3, "facts": 2}),
+        (WordsCodec(ROOMY, counts=False), {"people": 3, "facts": 2}),
+        (WordsCodec(ROOMY, counts=True), {"people": 3, "facts": 2}),
     ],
     ids=lambda value: type(value).__name__,
 )

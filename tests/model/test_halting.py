@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from model import halting
-from model.halting import CRITERIA, HaltingRule, decide, terms_of
+from model.halting import CRITERIA, HaltingRule, agreement, decide, terms_of
 
 EVEN, SURE = np.array([[0.0, 0.0]]), np.array([[0.0, 20.0]])
 
@@ -83,6 +83,32 @@ def test_rules_that_make_no_sense_are_refused(rule: tuple[str, float, int], word
 
 
 def test_every_criterions_usual_threshold_is_in_its_range() -> None:
-    assert len(CRITERIA) == 10
+    assert len(CRITERIA) == 12
     for criterion in CRITERIA.values():
         HaltingRule(criterion.name, criterion.default)
+
+
+def test_agreement_wants_all_three_and_its_stillness_is_never_above_that_of_jensen_and_shannon() -> None:
+    draw = np.random.default_rng(0)
+    p, q = draw.dirichlet([0.3] * 5, (2, 1000))
+    divergence = (p * np.log(p / q)).sum(axis=-1)
+    middle = (p + q) / 2
+    js = ((p * np.log(p / middle)).sum(axis=-1) + (q * np.log(q / middle)).sum(axis=-1)) / 2
+    still = agreement(np.ones(1000), np.full(1000, 50.0), divergence)
+    assert (still <= 1 - js / np.log(2) + 1e-9).all()
+    assert agreement(np.array([0.9]), np.array([9.0]), np.array([0.0])).tolist() == [0.9]
+    assert agreement(np.array([1.0]), np.array([2.0]), np.array([0.0])).tolist() == [0.75]
+    assert agreement(np.array([1.0]), np.array([0.0]), np.array([0.0])).tolist() == [0.0]
+    assert np.isnan(agreement(np.array([1.0]), np.array([9.0]), np.array([np.nan]))).all()
+
+
+def test_rows_beside_each_other_halt_on_agreement_and_on_other_scores() -> None:
+    criteria = {name: CRITERIA[name] for name in ("none", "kl", "confidence", "argmax_stability")}
+    rules = [HaltingRule("agreement", 0.9), HaltingRule("confidence", 0.9), HaltingRule()]
+    terms = np.array([terms_of(rule, 1, 9, criteria) for rule in rules])
+    depth, held_for = np.full(3, 4), np.zeros(3, np.int64)
+    sure = np.array([[0.0, 0.95, 3.0]] * 3)  # the answer has stood for three steps: 1 - 1/8
+    assert decide(sure, depth, held_for, terms)[0].tolist() == [False, True, False]
+    sure[:, 2] = 4.0
+    assert decide(sure, depth, held_for, terms)[0].tolist() == [True, True, False]
+    assert decide(sure, depth, held_for, terms[0])[0].tolist() == [True, True, True], "one rule for all"

@@ -162,7 +162,7 @@ LIMITS = CodecLimits()
 TENSORS_CODEC = TensorsCodec(Manifest.model_validate(WIDE))
 CASES: list[tuple[Codec, dict[str, Any]]] = [
     *((TextCodec(LIMITS), problem) for problem in TEXTS),
-    *((WordsCodec(LIMITS), problem) for problem in TEXTS),
+    *((WordsCodec(LIMITS, counts), problem) for counts in (False, True) for problem in TEXTS),
     *((GraphCodec(LIMITS), problem) for problem in GRAPHS),
     *((LogicCodec(LIMITS), problem) for problem in LOGICS),
     *((TENSORS_CODEC, problem) for problem in TENSORS),

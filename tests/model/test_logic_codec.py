@@ -121,20 +121,22 @@ def test_too_long_counts_characters_without_blanks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "levels", "negations"),
+    ("text", "levels", "operands"),
     [
-        ("T", 0, 0),
-        ("T & F | !T", 1, 1),
-        ("((((T))))", 0, 0),
-        ("!!!(F | !!T) & !!!!F", 2, 5),
-        ("!T & !T & !T", 1, 1),
-        ("((T & F) | F) & T", 3, 0),
-        ("!(!(!T)) | T", 1, 3),
+        ("T", 0, 1),
+        ("!!!!T", 0, 1),
+        ("T & F | !T", 0, 3),
+        ("((((T))))", 4, 1),
+        ("!!!(F | !!T) & !!!!F", 1, 2),
+        ("((T & F) | F) & T", 2, 2),
+        ("(T | T | T | T) & F", 1, 4),
+        ("(T) & (T & (T | F | T)) & F", 2, 3),
+        ("((T)) & F & ((F))", 2, 3),
     ],
 )
-def test_what_a_value_has_to_pass_is_measured(text: str, levels: int, negations: int) -> None:
+def test_how_deep_and_how_wide_an_expression_is_is_measured(text: str, levels: int, operands: int) -> None:
     measured = CODEC.measure(CODEC.encode({"expression": text}, "input"))
-    assert measured == {"characters": len("".join(text.split())), "levels": levels, "negations": negations}
+    assert measured == {"characters": len("".join(text.split())), "levels": levels, "operands": operands}
 
 
 def test_a_long_text_is_refused_before_it_is_read_character_by_character() -> None:

@@ -39,7 +39,7 @@ def test_the_shipped_manifests_are_classifications(name: str) -> None:
     content = json.loads(Path(f"bundles/{name}/1/manifest.json").read_text())
     shipped = Manifest.model_validate(content)
     assert shipped.readout.kind == "classes"
-    assert list(shipped.criteria) == ["none", *content["scores"]]
+    assert list(shipped.criteria) == ["none", *content["scores"], "agreement"]
     assert shipped.step_outputs[-2:] == ("logits", "scores")
 
 

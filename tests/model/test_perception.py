@@ -1,4 +1,4 @@
-"""What a network sees of a family or an expression, what is given of it, and what the head echoes."""
+"""What a network sees of a family, what is given of it, and what the head echoes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import torch
 
 from model.codecs import CodecLimits
 from model.codecs.generations import GENERATIONS
-from model.codecs.logic import LogicCodec
 from model.codecs.text import START, TextCodec
 from model.config import RecurrentConfig
-from model.perception import BracketInputs, FamilyInputs, hands
+from model.perception import FamilyInputs, hands
 from model.recurrent import RecurrentTransformer
 from model.served import ServedModel
 from training.forms import torch_form
@@ -22,7 +21,6 @@ from training.forms import torch_form
 CONFIG = RecurrentConfig(
     width=16, heads=2, feed_forward=24, layer_scale=1.0, perception="family", keep_given=True
 )
-BRACKETS = RecurrentConfig(width=16, heads=2, feed_forward=24, attention="nearest", perception="brackets")
 FACTS = [
     "Ann is the parent of Bob",
     "Cid is the child of Bob",
@@ -99,13 +97,17 @@ def test_who_is_given_stays_and_word_travels_one_link_a_step() -> None:
     model, problem = network(), inputs()
     context, start = model.embed(problem)
     first = int(problem.placed.argmax())  # Cid, then Bob, then Ann and Dan; Eve and Fay never
-    assert model.marked(problem)[0, :, 0].nonzero().flatten().tolist() == [first]
+    assert context.known is not None
+    assert context.known[0, :, 0].nonzero().flatten().tolist() == [first]
     heard = []
     told = model.walk(start, context, problem.mask, 3)
-    untold = model.walk(model.blank(problem), context._replace(given=None, known=None), problem.mask, 3)
-    for state, blank in itertools.islice(zip(told, untold, strict=True), 1, None):
+    nothing, blank = model.embed(problem._replace(placed=torch.zeros_like(problem.placed)))
+    assert nothing.known is not None
+    assert not nothing.known.any()
+    untold = model.walk(blank, nothing, problem.mask, 3)
+    for state, other in itertools.islice(zip(told, untold, strict=True), 1, None):
         assert torch.equal(state[0, first], start[0, first])
-        different = (state - blank).abs().amax(dim=-1)[0] > 1e-6
+        different = (state - other).abs().amax(dim=-1)[0] > 1e-6
         heard.append(np.flatnonzero(different.numpy()).tolist())
     assert heard == [[1, 2], [0, 1, 2, 3], [0, 1, 2, 3]]
 
@@ -119,7 +121,8 @@ def test_the_hands_of_the_clock_do_not_disturb_each_other() -> None:
     other[..., : CONFIG.width] += torch.randn(CONFIG.width)
     depth = torch.zeros(1, dtype=torch.int64)
     after, changed = (model.step(each, context, problem.mask, depth) for each in (state, other))
-    unknown = ~model.marked(problem)[0, :, 0]
+    assert context.known is not None
+    unknown = ~context.known[0, :, 0]
     assert torch.equal(after[..., CONFIG.width :], changed[..., CONFIG.width :])
     assert not torch.isclose(after, changed)[0, unknown, : CONFIG.width].any(dim=-1).all()
 
@@ -137,23 +140,6 @@ def test_an_echo_shows_a_token_what_the_head_says_of_it() -> None:
         said = torch.softmax(model.head(model.head_norm(strands[:, hand])), dim=-1)
         expected = strands[:, hand] + model.input_norm(said @ model.roles.weight)
         torch.testing.assert_close(shown[0][hand], expected)
-
-
-def expression(text: str) -> BracketInputs:
-    tensors = LogicCodec(CodecLimits()).encode({"expression": text}, "input")
-    return BracketInputs(*(torch.from_numpy(tensors[name]).unsqueeze(0) for name in BracketInputs._fields))
-
-
-@torch.inference_mode()
-def test_before_an_expression_is_told_only_its_shape_is_known() -> None:
-    model = network(BRACKETS)
-    blank = model.blank(expression("T&!(F|T)"))
-    assert torch.equal(blank, model.blank(expression("F&!(F|F)")))
-    state = model.embed(expression("T&!(F|T)"))[1]
-    known = model.marked(expression("T&!(F|T)"))[0, :, 0]
-    assert known.nonzero().flatten().tolist() == [1, 5, 7]
-    different = (state - blank).abs().amax(dim=-1)[0] > 1e-6
-    assert torch.equal(different, known)
 
 
 def test_a_family_needs_a_head_for_each_direction_and_two_classes() -> None:

@@ -125,6 +125,9 @@ class FakeRunner:
         if not carry.depth:
             self.admissions.append(int(name))
 
+    def embed(self, slot: int) -> None:
+        assert slot in self._aboard, f"slot {slot} is empty"
+
     def take(self, slot: int) -> Carry:
         passenger = self._aboard.pop(slot)
         assert not any(passenger in aboard for _, _, aboard in self._flights), "taken in mid-flight"

@@ -8,6 +8,7 @@ the test.
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -107,6 +108,9 @@ class CountingRunner:
             self._rows[slot], self._depths[slot] = carry.row, carry.depth
             self._changed.notify_all()
 
+    def embed(self, slot: int) -> None:
+        assert slot in self._rows, f"slot {slot} is empty"
+
     def take(self, slot: int) -> Carry:
         carry = Carry(self._rows[slot], self._depths[slot], [])
         self.release(slot)
@@ -205,12 +209,18 @@ def serving(
 ) -> Iterator[Running]:
     """A server over the counting model, with settings as given."""
     runner = runner or CountingRunner()
-    settings = read_settings({"drain_seconds": 0.1, "queue_seconds": 10**6, **given})
+    settings = read_settings({"drain_seconds": 0.1, "queue_seconds": 10**6, "allowed_hosts": "*", **given})
     app = counting_app(bundles or [counting_bundle()], runner, settings)
     with uvicorn_running(app) as url, httpx.Client(base_url=url, timeout=PATIENCE) as client:
         if wait_for_ready:
             eventually(lambda: client.get("/health/ready").status_code == 200)
         yield Running(client, app, runner)
+
+
+def graph_alone(folder: Path) -> Path:
+    """A repository with the shipped graph model only, which opens sooner than all of them."""
+    shutil.copytree("bundles/graph/1", folder / "bundles" / "graph" / "1")
+    return folder / "bundles"
 
 
 @contextmanager

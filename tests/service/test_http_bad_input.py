@@ -133,7 +133,7 @@ BAD = [
         "an unknown include",
         {"include": ["scores", "soul"]},
         "include.1",
-        "'probabilities', 'scores' or 'trace'",
+        "'probabilities', 'scores', 'trace' or 'answer_entropy'",
     ),
     ("include in text", {"include": "scores"}, "include", "list"),
     (

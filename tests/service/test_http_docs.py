@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -52,7 +53,7 @@ def test_a_command_of_the_page_does_what_the_page_says(address: str, command: st
         wrong = any(fault in command for fault in ('["b"]]', "T & & F"))
         (ErrorBody if wrong else InferAnswer).model_validate(body)
         assert not wrong or body in ERRORS, "the page shows the very answer"
-        warned = any(rash in command for rash in ('"kl"', "!!!!"))
+        warned = '"kl"' in command or ("!!!!" in command and negations(address) < 40)
         for result in [] if wrong else body["results"]:
             assert ("warnings" in result) is warned
         if '"kl"' in command:
@@ -61,6 +62,12 @@ def test_a_command_of_the_page_does_what_the_page_says(address: str, command: st
             assert (body["results"][0]["answer"], body["results"][0]["steps"]) == (True, 5)
     else:
         assert '{"error":' not in done.stdout
+
+
+def negations(address: str) -> float:
+    """How many `!` in a row the shipped model of logic was measured to be right about, if that is known."""
+    domain = httpx.get(f"{address}/v1/models/logic").json()["domain"] or {}
+    return float(domain.get("limits", {}).get("negations", math.inf))
 
 
 def test_the_page_shows_an_answer_and_an_error_in_their_real_shape() -> None:

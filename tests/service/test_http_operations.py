@@ -48,7 +48,14 @@ def test_the_models_are_listed_with_their_limits(server: Running) -> None:
         ("graph", "10", True),
     ]
     assert models[0]["steps"] == {"default": 16, "limit": 1_000_000}
-    assert models[0]["criteria"] == ["none", "confidence", "entropy", "kl", "argmax_stability"]
+    assert models[0]["criteria"] == [
+        "none",
+        "confidence",
+        "entropy",
+        "kl",
+        "argmax_stability",
+        "agreement",
+    ]
 
 
 def test_a_model_shows_its_manifest(server: Running) -> None:

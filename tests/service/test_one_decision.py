@@ -96,3 +96,17 @@ def test_engine_look_ahead_and_calibration_decide_as_a_plain_loop_does(seed: int
     traced = Trace(np.zeros((rows, STEPS), np.bool_), scores, NAMES)
     for row, (steps, _) in enumerate(expected):
         assert traced.until(budgets[row]).depths(rules[row], floors[row])[row] == steps
+
+
+def test_calibration_halts_on_agreement_where_the_engines_decision_does() -> None:
+    names = ("kl", "confidence", "argmax_stability")
+    steps = np.arange(STEPS, dtype=np.float32)
+    scores = np.stack([0.5 ** (2 * steps), 1 - 0.5 ** (steps + 1), np.maximum(steps - 2, 0)], axis=-1)[None]
+    traced = Trace(np.zeros((1, STEPS), np.bool_), scores, names)
+    for threshold in (0.5, 0.9, 0.95, 0.99):
+        holds = [
+            min(confidence, 1 - 2.0**-stable, 1 - (kl / 2) ** 0.5) >= threshold
+            for kl, confidence, stable in scores[0].astype(float).tolist()
+        ]
+        first = holds.index(True) + 1 if True in holds else STEPS
+        assert traced.depths(HaltingRule("agreement", threshold)).tolist() == [first]

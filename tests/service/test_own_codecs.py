@@ -89,7 +89,7 @@ def test_a_rule_that_is_known_to_stop_too_early_warns_in_answers_and_streams() -
 def test_a_codec_that_is_not_there_or_cannot_measure_ends_the_start(
     monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
 ) -> None:
-    monkeypatch.setattr("service.fleet.find_bundles", lambda _: [counting_bundle(**changes)])
+    monkeypatch.setattr("service.fleet.bundles_of", lambda _: [counting_bundle(**changes)])
     monkeypatch.setattr("service.fleet.open_runner", lambda *_: CountingRunner())
     settings = read_settings({})
     with pytest.raises(BundleError, match=message) as refusal:

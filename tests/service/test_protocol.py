@@ -220,10 +220,13 @@ def test_the_description_tells_what_this_server_wants() -> None:
         serving(max_problems=7, max_edges=11) as one,
         serving(counting_bundle(), counting_bundle("other"), api_keys="key") as several,
     ):
-        for server, required, secured in ((one, ["input"], False), (several, ["model", "input"], True)):
+        for server, needed, secured in ((one, ["input"], False), (several, ["model", "input"], True)):
             schema = server.client.get("/openapi.json").json()
             infer = schema["paths"]["/v1/infer"]["post"]
-            assert schema["components"]["schemas"]["InferRequest"]["required"] == required
+            assert schema["components"]["schemas"]["InferRequest"]["anyOf"] == [
+                {"required": needed},
+                {"required": ["continue_from"]},
+            ]
             assert ("security" in infer, "401" in infer["responses"]) == (secured, secured)
             assert ("securitySchemes" in schema["components"]) == secured
             metrics = schema["paths"]["/metrics"]["get"]["responses"]["200"]["content"]
@@ -237,17 +240,23 @@ def test_the_description_tells_what_this_server_wants() -> None:
 
 def test_every_number_of_a_request_has_both_bounds(server: Running) -> None:
     schemas = server.client.get("/openapi.json").json()["components"]["schemas"]
-    seen = 0
-    for part in ("InferRequest", "Halting", "Latents"):
+    wanted, seen = ["InferRequest"], set[str]()
+    numbers = 0
+    while wanted:
+        seen.add(part := wanted.pop())
         for name, field in schemas[part]["properties"].items():
-            for kind in field.get("anyOf", [field]):
-                if kind.get("type") in ("integer", "number"):
-                    seen += 1
-                    assert {"minimum", "exclusiveMinimum"} & set(kind), name
-                    assert {"maximum", "exclusiveMaximum"} & set(kind), name
-                elif kind.get("type") == "array":
-                    assert "maxItems" in kind, name
-    assert seen == 6
+            for kind in field.get("anyOf", [field]) if name != "input" else ():
+                for one in (kind, kind.get("items", {})):
+                    reference = one.get("$ref", "").rpartition("/")[2]
+                    wanted += [reference] if reference and reference not in seen else []
+                    if one.get("type") in ("integer", "number"):
+                        numbers += 1
+                        assert {"minimum", "exclusiveMinimum"} & set(one), name
+                        assert {"maximum", "exclusiveMaximum"} & set(one) or name == "tokens", name
+                    elif one.get("type") == "array":
+                        assert "maxItems" in one, name
+    assert seen == {"InferRequest", "Halting", "Latents", "Intervention", "Samples"}
+    assert numbers > 10
 
 
 def test_a_body_that_is_too_large_does_not_lose_its_answer_to_a_reset(server: Running) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from model.bundle import bundle_folders
 from service.http.schemas import InferAnswer
 from tests.service.servers import PATIENCE, chain, events, eventually
 
@@ -59,7 +60,7 @@ def fathom_serve(*flags: str, module: str = "fathom") -> Iterator[Process]:
     reader.start()
     try:
         assert address.wait(PATIENCE), "the server did not start"
-        found = re.search(r"http://\S+", "".join(log))
+        found = re.search(r"http://[^\s\"]+", "".join(log))
         assert found, log
         with httpx.Client(base_url=found.group(), timeout=PATIENCE) as client:
             eventually(lambda: client.get("/health/ready").status_code == 200)
@@ -88,7 +89,8 @@ def test_sigterm_lets_a_stream_finish_refuses_new_work_and_exits_with_0() -> Non
         assert name == "done"
         assert InferAnswer.model_validate(answer).results[0].steps == limit
         assert server.process.wait(PATIENCE) == 0
-    assert len(server.log) == 6, server.log  # three opened, serving, stopping, stopped
+    models = len(bundle_folders(Path("bundles")))
+    assert len(server.log) == models + 3, server.log  # each opened; serving, stopping, stopped
 
 
 def test_sigterm_when_idle_exits_at_once_with_0() -> None:
@@ -247,7 +249,7 @@ def test_slow_readers_are_cut_when_it_stops_without_a_word_in_the_log() -> None:
     limit = json.loads((SHIPPED / "manifest.json").read_text(encoding="utf-8"))["steps"]["limit"]
     body = {**LONG, "input": [chain(60)] * 8, "max_steps": limit, "latents": {"select": "full"}}
     content = json.dumps(body).encode()
-    head = f"POST /v1/infer HTTP/1.1\r\nhost: x\r\ncontent-length: {len(content)}\r\n\r\n".encode()
+    head = f"POST /v1/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(content)}\r\n\r\n".encode()
     with fathom_serve("--drain-seconds", "0.1") as server:
         address = (server.client.base_url.host, server.client.base_url.port or 0)
         readers = [socket.create_connection(address) for _ in range(3)]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from client import Answer
 from service import show
 
 
@@ -20,7 +21,9 @@ def test_warnings_are_shown_below_the_table_with_their_problem(
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     results = [result(), result(warnings=["it may be wrong"])]
-    show.answer({"model": "m", "version": "1", "results": results, "timings_ms": {"total": 1.0}})
+    times = {"queue": 0.1, "compute": 0.9, "total": 1.0}
+    whole = {"id": "a", "model": "m", "version": "1", "results": results, "usage": {"steps": 6}}
+    show.answer(Answer.read({**whole, "timings_ms": times}))
     shown = capsys.readouterr().out
     assert "problem 1: it may be wrong" in shown
     assert "problem 0:" not in shown

@@ -13,17 +13,22 @@ from rich.console import Console
 from model.codecs import CodecLimits
 from model.codecs.sentences import offset_of
 from model.codecs.text import TextCodec
-from model.codecs.words import LENGTH, NAMES, WORDS, WordsCodec
+from model.codecs.words import LENGTH, NAMES, ORIGIN, WORDS, WordsCodec
+from model.perception import WordInputs
 from training.calibrate import CalibrationPlan
+from training.config import ConfigError, configure
 from training.evaluate import read_subject
 from training.export import export
 from training.presets import PAPER
+from training.presets import WORDS as WORDS_PRESET
 from training.start import start
 from training.task import Problems
 from training.tasks.families import relatives
 from training.tasks.text import TextTask
 
 TASK = TextTask(interface="words", tree_share=0, frontier_share=0, min_links=2)
+COUNTING = TextTask(interface="sentences")
+BOTH = pytest.mark.parametrize("task", [TASK, COUNTING], ids=["words", "sentences"])
 
 
 def sentences(tokens: list[int]) -> list[str]:
@@ -41,10 +46,11 @@ def questions(problems: Problems) -> list[tuple[list[str], str]]:
     return rows
 
 
+@BOTH
 @pytest.mark.parametrize("split", TASK.splits)
-@pytest.mark.parametrize("links", [2, 9, 15])
-def test_the_sentences_tell_the_chain_and_the_label_is_true(split: str, links: int) -> None:
-    problems = TASK.problems(np.random.default_rng(links), split, links, 30)
+@pytest.mark.parametrize("links", [2, 9, 15, 20])
+def test_the_sentences_tell_the_chain_and_the_label_is_true(task: TextTask, split: str, links: int) -> None:
+    problems = task.problems(np.random.default_rng(links), split, links, 30)
     assert problems.labels.float().mean() == 0.5
     for (facts, query), label in zip(questions(problems), problems.labels.tolist(), strict=True):
         coded = TextCodec(CodecLimits()).encode({"facts": facts, "query": query}, "input")
@@ -59,13 +65,20 @@ def test_the_sentences_tell_the_chain_and_the_label_is_true(split: str, links: i
         assert off == 0 if label else off in {"paper": (2, 4), "near": (1,)}[split]
 
 
-def test_training_and_serving_agree_on_the_words() -> None:
+@BOTH
+def test_training_and_serving_agree_on_the_words(task: TextTask) -> None:
     """The names aside, which are drawn anew: the codec numbers them in order of appearance."""
-    problems = TASK.problems(np.random.default_rng(1), "paper", 4, 12)
+    problems = task.problems(np.random.default_rng(1), "paper", 4, 12)
+    codec = WordsCodec(CodecLimits(), counts=task is COUNTING)
     for row, (facts, query) in enumerate(questions(problems)):
-        coded = WordsCodec(CodecLimits()).encode({"facts": facts, "query": query}, "input")["tokens"]
-        ours = problems.inputs[0][row][problems.inputs.mask[row]].numpy()
-        pairs = set(zip(ours.tolist(), coded.tolist(), strict=True))
+        coded = codec.encode({"facts": facts, "query": query}, "input")
+        assert tuple(coded) == problems.inputs._fields
+        real = problems.inputs.mask[row]
+        if isinstance(problems.inputs, WordInputs):
+            assert problems.inputs.placed[row][real].tolist() == coded["placed"].tolist()
+            assert not problems.inputs.placed[row][~real].any()
+        ours = problems.inputs[0][row][real].tolist()
+        pairs = set(zip(ours, coded["tokens"].tolist(), strict=True))
         assert len({one for one, _ in pairs}) == len({other for _, other in pairs}) == len(pairs)
         assert all(one == other or WORDS[one][0] == WORDS[other][0] == "[" for one, other in pairs)
 
@@ -83,22 +96,40 @@ def test_training_asks_one_question_of_chains_of_two_to_five() -> None:
     assert len({fact.split()[0] for fact in facts}) == NAMES, "names are drawn anew"
 
 
-def test_shortcuts_are_measured_on_words_as_on_people() -> None:
+@BOTH
+def test_shortcuts_are_measured_on_words_as_on_people(task: TextTask) -> None:
     people = TextTask().problems(np.random.default_rng(3), "paper", 5, 200)
-    words = TASK.problems(np.random.default_rng(3), "paper", 5, 200)
-    (one,), (other,) = (TASK.heuristics(problems).values() for problems in (people, words))
+    words = task.problems(np.random.default_rng(3), "paper", 5, 200)
+    (one,), (other,) = (task.heuristics(problems).values() for problems in (people, words))
     assert 0.5 <= one < 0.75
     assert one == pytest.approx(other, abs=0.1)
-    assert TASK.unusual(np.random.default_rng(3), 4) == {}
-    inputs = TASK.random_inputs(np.random.default_rng(3), 4, 9)
-    assert inputs.mask.shape == (4, 9)
+    assert (task.unusual(np.random.default_rng(3), 4) == {}) == (task is TASK)
+
+
+@BOTH
+def test_any_words_fill_the_length_and_are_padded_at_the_end(task: TextTask) -> None:
+    inputs = task.random_inputs(np.random.default_rng(3), 12, 9)
+    assert inputs.mask.shape == (12, 9)
+    assert inputs.mask[0].all()
+    assert inputs.mask[:, 0].all()
+    assert (inputs.mask[:, 1:] <= inputs.mask[:, :-1]).all()
     assert inputs[0].max() < len(WORDS)
+    if isinstance(inputs, WordInputs):
+        assert torch.equal(inputs.placed.argmax(dim=1), inputs.mask.sum(dim=1) - 1)
+        assert inputs.placed.amax(dim=1).tolist() == inputs.placed.sum(dim=1).tolist() == [ORIGIN] * 12
 
 
 def test_the_interface_and_the_perception_are_one_choice() -> None:
     with pytest.raises(ValueError, match="interface=words needs tree_share=0"):
         TextTask(interface="words")
     assert PAPER["text"].network.perception == PAPER["text"].task.interface == "words"  # type: ignore[union-attr]
+    assert WORDS_PRESET.network.perception == WORDS_PRESET.task.interface == "sentences"  # type: ignore[union-attr]
+    for words in (["task.interface=family"], ["task.interface=words", "task.tree_share=0"]):
+        settled = [*words, "short_share=0", "curriculum.late_share=0", "network.classes=2"]
+        with pytest.raises(ConfigError, match=r"network\.perception must be what task\.interface is"):
+            configure(WORDS_PRESET, settled)
+    assert [spec.answer for spec in COUNTING.classes] == [False, True, None]
+    assert [spec.answer for spec in TASK.classes] == [False, True]
 
 
 def test_a_run_that_reads_words_is_exported_with_its_vocabulary(tmp_path: Path) -> None:

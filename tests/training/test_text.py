@@ -181,7 +181,7 @@ def test_the_configuration_survives_json_and_knows_its_task() -> None:
         configure(TEXT, ["task.tree_share=2"])
     with pytest.raises(ConfigError, match="unknown setting"):
         configure(TEXT, ["task.name=graph"])
-    with pytest.raises(ConfigError, match="must be family or words for text"):
+    with pytest.raises(ConfigError, match="must be family or words or sentences for text"):
         configure(TEXT, ["network.perception=graph", "network.echo=false"])
     with pytest.raises(ConfigError, match="there is no preset 'published' for text"):
         start("text", "published", Path("never"), None, [], Console(file=io.StringIO()), True)

@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,12 +20,12 @@ from rich.console import Console
 
 from training import checkpoint, run
 from training.checkpoint import Checkpoint, RunError
-from training.config import DEFAULTS, ConfigError, TrainConfig, configure, from_json, to_json
+from training.config import DEFAULTS, ConfigError, TrainConfig, as_dict, configure, from_json, to_json
 from training.curriculum import Curriculum
 from training.head import stays_right
 from training.measure import accuracy_at
 from training.parallel import World
-from training.presets import PAPER, PAPER_SMALL
+from training.presets import PAPER, PAPER_SMALL, PRESETS
 from training.start import start
 from training.trainer import Trainer, learning_rate
 
@@ -254,12 +256,72 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def test_configurations_survive_json_and_presets_are_valid() -> None:
-    presets = (*DEFAULTS.values(), *PAPER.values(), *PAPER_SMALL.values())
+    presets = [config for tasks in PRESETS.values() for config in tasks.values()]
     for config in (*presets, configure(TrainConfig(), TINY)):
         assert from_json(to_json(config)) == config
     assert configure(TrainConfig(), ["network.gate_bias=null"]).network.gate_bias is None
     with pytest.raises(ConfigError, match="another version"):
         from_json('{"updates": 3}')
+
+
+NEWER = {
+    "network": ("reading", "routing", "window", "counters", "same_heads", "span"),
+    "task": ("unknown", "blank_share", "quiet_share", "wide_share", "taste"),
+    "curriculum": ("burn_in_draw",),
+    "": ("short_share", "token_rate", "unrest", "unrest_from"),
+}
+
+
+def from_before(content: dict[str, Any]) -> str:
+    """The same configuration as an earlier Fathom wrote it."""
+    for part, names in NEWER.items():
+        for name in names:
+            (content[part] if part else content).pop(name, None)
+    return json.dumps(content)
+
+
+@pytest.mark.parametrize("task", ["graph", "text"])
+def test_a_field_that_is_newer_than_a_run_has_its_own_default_and_not_the_recipes(task: str) -> None:
+    for config in (PAPER[task], DEFAULTS[task]):
+        plain = replace(config, curriculum=replace(config.curriculum, burn_in_draw="even"))
+        assert from_json(from_before(as_dict(plain))) == plain
+    old = as_dict(PAPER_SMALL["logic"])
+    for name in NEWER["network"]:
+        del old["network"][name]
+    assert from_json(json.dumps(old)).network.reading == 0 < DEFAULTS["logic"].network.reading
+
+
+def test_a_run_from_before_a_field_resumes_to_the_same_weights_and_can_be_read(tmp_path: Path) -> None:
+    options = ["updates=6", "curriculum.burn_in_draw=even"]
+    whole = train(tmp_path / "whole", *options)
+    config = configure(TrainConfig(), [*TINY, *options])
+    run.create(tmp_path / "old", config, "cpu", 1)
+    first = Trainer(config, tmp_path / "old", World(), "cpu")
+    for _ in range(3):
+        first._update()
+    first.save()
+    written = tmp_path / "old" / run.CONFIG
+    written.write_text(from_before(json.loads(written.read_text())))
+    assert "short_share" not in written.read_text()
+    run.read_network(tmp_path / "old")
+    start("graph", "default", None, tmp_path / "old", [], quiet(), True)
+    assert_same(whole, checkpoint.load(tmp_path / "old").tensors)
+
+
+def test_a_configuration_with_fields_that_nobody_knows_is_from_another_version() -> None:
+    for part in ("", "network", "curriculum", "task"):
+        content = as_dict(TrainConfig())
+        (content[part] if part else content)["mood"] = 1
+        name = f"{part}.mood".lstrip(".")
+        with pytest.raises(ConfigError, match=rf"another version of Fathom \(fields {name}\)"):
+            from_json(json.dumps(content))
+    content = as_dict(TrainConfig())
+    del content["network"]
+    with pytest.raises(ConfigError, match=r"another version of Fathom \(fields network\)"):
+        from_json(json.dumps(content))
+    for task in ("maze", ["graph"], None):
+        with pytest.raises(ConfigError, match=r"another version of Fathom \(task"):
+            from_json(json.dumps({**as_dict(TrainConfig()), "task": {"name": task}}))
 
 
 def test_asking_every_node_while_the_target_is_marked_is_refused() -> None:

@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from training.experiments import GIVEN, PROTOCOL, PUBLISHED, RAW
 from training.figures.look import BLUE, GREY, INK, ORANGE, difficulty_axis
+from training.progression import GIVEN, PROTOCOL, PUBLISHED, RAW
 
 Facts = dict[str, Any]
 SERIES = (  # figure of a comparison, its label, colour and marker (Okabe and Ito's colours)
@@ -47,8 +47,9 @@ def draw_cells(report: Facts) -> Figure:
     cells = [(split, str(bucket)) for split, buckets in report["splits"].items() for bucket in buckets]
     first = next(iter(report["splits"]))
     columns = [f"{bucket}\n{report['unit'] if split == first else split}" for split, bucket in cells]
-    figure = Figure(figsize=(1.9 + 0.9 * len(cells), 0.3 * len(names) + 1.1))
+    figure = Figure(figsize=(2.4 + 0.9 * len(cells), 0.3 * len(names) + 1.1))
     panels = figure.subplots(1, 2, sharey=True)
+    figure.subplots_adjust(wspace=0.06)
     best = f"best of up to {report['budgets'][-1]} steps"
     for axes, kind, title in zip(
         panels, ("best", "longest"), (best, f"after {report['longest']} steps"), strict=True
@@ -58,6 +59,7 @@ def draw_cells(report: Facts) -> Figure:
             for name in reversed(names)
         ]
         _paint(axes, found, columns, list(reversed(names)))
+        axes.tick_params(axis="x", labelsize=6)
         axes.set_title(title)
     _bar(figure, panels.tolist(), next(iter(report["variants"].values()))["seeds"])
     return figure
@@ -102,6 +104,12 @@ def _shown(found: Facts) -> set[str]:
     return {*found["variants"], *found["cited"]}
 
 
+def _cited(cited: Facts, buckets: list[int]) -> list[list[float]]:
+    """A row for each difficulty, NAN where nothing is known of it."""
+    nothing = [NAN] * len(cited["columns"])
+    return [cited["accuracy"].get(str(bucket), nothing) for bucket in buckets]
+
+
 def _paint(
     axes: Axes, grid: Sequence[Sequence[float]], columns: Sequence[object], rows: Sequence[object]
 ) -> None:
@@ -113,7 +121,8 @@ def _paint(
     for row, column in np.ndindex(*values.shape):
         if not np.isnan(values[row, column]):
             colour = INK if values[row, column] > 0.8 else "#f0f0f0"
-            text = f"{values[row, column] * 100:.0f}"
+            share = float(values[row, column])
+            text = "100" if share == 1 else f"{min(99, round(share * 100))}"  # never rounded up to 100
             axes.text(column, row, text, ha="center", va="center", fontsize=5.5, color=colour)
     axes.set_xticks(range(len(columns)), list(map(str, columns)))
     axes.set_yticks(range(len(rows)), list(map(str, rows)))
@@ -124,9 +133,10 @@ def _paint(
 
 def _line(axes: Axes, buckets: list[int], trained_to: int, short: bool = False) -> str:
     """Where training ended, as a line; what to say about it."""
-    if trained_to not in buckets:
+    inside = sum(bucket <= trained_to for bucket in buckets)
+    if not 0 < inside < len(buckets):
         return ""
-    axes.axhline(buckets.index(trained_to) + 0.5, color="white", linewidth=0.9, linestyle=(0, (4, 2)))
+    axes.axhline(inside - 0.5, color="white", linewidth=0.9, linestyle=(0, (4, 2)))
     return "; trained below the line" if short else "; above the line: never trained on"
 
 
