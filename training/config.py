@@ -83,8 +83,8 @@ class TrainConfig:
     noise_ramp: int = 300  # updates until it has its full strength
     learning_rate: float = 2e-3
     token_rate: float = 1.0  # times that, of what a token is read as (network.reading)
-    unrest: float = 0.0  # weight of how much the counters move (network.counters), ...
-    unrest_from: int = 200  # ... a tenth of it until this update, all of it 300 later
+    unrest: float = 0.0  # weight of how far the counters are from whole moves (network.counters), ...
+    unrest_from: int = 600  # ... a tenth of it until this update, all of it 300 later
     warmup: int = 100  # updates; then cosine to 0
     weight_decay: float = 1e-2
     clip: float = 0.1  # largest norm of the gradient; at 1.0 a spike late in training undoes the answer
@@ -177,7 +177,7 @@ LOGIC = TrainConfig(
     noise=0.2,
     clip=1.0,
     token_rate=3.0,
-    unrest=0.02,
+    unrest=0.05,
     ema=0.99,
 )
 

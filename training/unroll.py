@@ -31,7 +31,7 @@ class Plan:
     steps: int  # steps with gradient
     noise: float  # standard deviation
     rows: slice  # this process's rows of the whole batch
-    unrest: float = 0.0  # weight of how much the counters move
+    unrest: float = 0.0  # weight of how far the counters are from whole moves
 
 
 class Unrolled(nn.Module):
