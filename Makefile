@@ -2,11 +2,12 @@
 PYTHON ?= python3
 PORT ?= 8000
 MINUTES ?= 30
+CASES ?= 5000
 BIN := .venv/bin
 COMPUTING := tests/model tests/training
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test lint bench soak image image-test clean
+.PHONY: serve test lint bench soak schema-test image image-test clean
 
 serve: .venv/.serve  ## serve the shipped bundles
 	FATHOM_PORT=$(PORT) $(BIN)/fathom serve
@@ -26,6 +27,9 @@ bench: .venv/.test  ## measure the engine on this machine
 soak: .venv/.test  ## a minute of chaos, then whether memory stays under load: two parts of MINUTES each
 	OMP_NUM_THREADS=1 CHAOS_SECONDS=60 $(BIN)/python -m pytest tests/service/test_chaos.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py --minutes $(MINUTES)
+
+schema-test: .venv/.test  ## send CASES requests drawn from the API's description, and hold the answers against it
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.service.fuzzing --cases $(CASES)
 
 image:  ## build the CPU image
 	docker build --build-arg EXTRA=cpu --build-arg REVISION=$$(git rev-parse --short HEAD) --tag fathom:cpu .

@@ -110,8 +110,12 @@ class Task(Protocol):
     buckets: ClassVar[tuple[int, ...]]  # difficulties that are evaluated
     calibrated: ClassVar[tuple[int, ...]]  # those of them that halting thresholds are calibrated on
     probe: ClassVar[int]  # the difficulty, not trained on, that training watches
-    domain: ClassVar[Domain | None]  # what a network of the shipped recipe was measured to be right about
     pictured: ClassVar[int]  # the difficulty of the problems that pictures follow step by step
+
+    @property
+    def domain(self) -> Domain | None:
+        """What a network of the shipped recipe was measured to be right about."""
+        ...
 
     @property
     def classes(self) -> tuple[ClassSpec, ...]:

@@ -22,7 +22,7 @@ from service.engine.ledger import Ledger
 from service.engine.slots import Rows, Slots
 from service.engine.thoughts import NOTHING, Shown, end_before, shown_before, thought_of
 from service.engine.waiting import Waiting, WaitingQueue
-from service.engine.work import Event, Finished, Stepped, Submission
+from service.engine.work import NOT_FINITE, Event, Finished, Stepped, Submission
 from service.runners.runner import Carry, Flight, Landing, Runner
 
 MOST_PLANS = 64
@@ -315,7 +315,7 @@ class Engine:
             for place in np.flatnonzero(there & ~sound).tolist():  # what padding shows is nobody's answer
                 sound[place] = np.isfinite(self._real(int(rows[place]), logits[place])).all()
             for slot in rows[there & ~sound].tolist():
-                self._leave(slot, HaltReason.ERROR, now, error="the model's readout is not finite")
+                self._leave(slot, HaltReason.ERROR, now, error=NOT_FINITE)
             rows, logits, scores = rows[sound], logits[sound], scores[sound]
         self.steps += len(rows)
         if landing.embed_seconds:

@@ -19,6 +19,7 @@ from service.runners.runner import Carry, View
 TO_THE_END = HaltingRule()  # no criterion: exactly max_steps
 EVENT_BYTES = 1024  # what an event takes beside what follows: objects now, JSON later
 READOUT_BYTES = 32  # for every number of a readout
+NOT_FINITE = "the model's readout is not finite"  # why a row ended
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -290,6 +291,8 @@ class Worker:
                 self._state = State.FAILED if for_good else State.RESTARTING
                 self._observer.load(0, 0, self.limits.slots)
                 self._call_on_loop(self._fail_everything)
+                with suppress(Exception):  # it may be what has failed
+                    self.runner.close()
                 first, longest = BACK_OFF_SECONDS
                 if for_good or not self._pause(min(first * 2 ** (failures - 1), longest)):
                     return

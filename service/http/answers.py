@@ -11,10 +11,11 @@ import numpy as np
 from pydantic_core import PydanticSerializationError
 from pydantic_core import to_json as quick_json
 
+from model.errors import RequestError
 from model.halting import HaltReason
 from model.readout import Shown, answer_of
 from model.row import Floats
-from service.engine.work import READOUT_BYTES, Event, Finished, Stepped
+from service.engine.work import NOT_FINITE, READOUT_BYTES, Event, Finished, Stepped
 from service.errors import ModelFailed, Unavailable
 from service.http.latents import Packer, on_the_wire
 from service.http.requests import Job
@@ -200,10 +201,11 @@ class Answers:
         return {} if answer.output is None else {"output": self._pack(on_the_wire(answer.output))}
 
 
-def raise_if_all_failed(ends: Iterable[Finished], stopped: bool = False) -> None:
+def raise_if_all_failed(ends: Iterable[Finished], stopped: bool = False, steered: str | None = None) -> None:
     """An answer without one result is an error: ModelFailed, or Unavailable where the server cut it short.
 
-    stopped: the caller did, and takes what there is.
+    stopped: the caller did, and takes what there is. steered: the field of the request that has changed
+    states, if one has; RequestError where that is what took them too far.
     """
     ends = list(ends)
     if stopped and any(end.reason is HaltReason.CANCELLED for end in ends):
@@ -211,6 +213,8 @@ def raise_if_all_failed(ends: Iterable[Finished], stopped: bool = False) -> None
     if any(end.reason not in FAILED for end in ends):
         return
     errors = [end.error for end in ends if end.error]
+    if steered and set(errors) == {NOT_FINITE}:
+        raise RequestError("the state was changed beyond all numbers; change it by less", steered)
     if errors:
         raise ModelFailed(f"{errors[0]}; try again, and report it if it persists")
     raise Unavailable("the server is shutting down and did not finish; send the request again")

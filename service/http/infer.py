@@ -21,7 +21,7 @@ from service.http.keys import Caller, check_key
 from service.http.latents import JsonPacker
 from service.http.limits import Limits
 from service.http.requests import Job, Origin, parse_request, prepare
-from service.http.schemas import ErrorBody, InferAnswer
+from service.http.schemas import ErrorBody, InferAnswer, StepEvent
 from service.http.streaming import FRAMES, SSE, EventStream, Format, FrameFormat, SseFormat
 from service.http.threads import Threads
 from service.metrics import Metrics
@@ -78,7 +78,23 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         "description": "The whole answer; or with `stream`, its steps and then `done` or `error`.",
         "content": {
             SSE: {
-                "schema": {"type": "string"},
+                "itemSchema": {
+                    "type": "object",
+                    "required": ["event", "data"],
+                    "properties": {
+                        "event": {"enum": ["step", "done", "error"]},
+                        "data": {
+                            "type": "string",
+                            "contentMediaType": "application/json",
+                            "contentSchema": {
+                                "anyOf": [
+                                    {"$ref": f"#/components/schemas/{part.__name__}"}
+                                    for part in (StepEvent, InferAnswer, ErrorBody)
+                                ]
+                            },
+                        },
+                    },
+                },
                 "example": 'event: step\ndata: {"index":0,"step":1}\n\nevent: done\ndata: {"id":"req_1"}\n\n',
             },
             FRAMES: {"schema": {"type": "string", "format": "binary"}},
@@ -125,7 +141,8 @@ async def infer(request: Request) -> Response:
     if streams:
         form: Format = FrameFormat() if frames else SseFormat(job)
         return EventStream(ticket, job, form, service.settings.ping_seconds, service.threads)
-    return await _whole(request, ticket, Answers(job, JsonPacker(job.latents.encoding)), service.threads)
+    answers = Answers(job, JsonPacker(job.latents.encoding))
+    return await _whole(request, ticket, answers, job.steered, service.threads)
 
 
 async def _understood(request: Request, service: Service, frames: bool) -> tuple[Worker, Job, bool]:
@@ -150,7 +167,9 @@ async def _understood(request: Request, service: Service, frames: bool) -> tuple
     return worker, job, origin.streams
 
 
-async def _whole(request: Request, ticket: Ticket, answers: Answers, threads: Threads) -> Response:
+async def _whole(
+    request: Request, ticket: Ticket, answers: Answers, steered: str | None, threads: Threads
+) -> Response:
     """Wait for the end of every problem; steps become JSON as they come."""
     traces: dict[int, list[bytes]] = defaultdict(list)
     ends: list[Finished] = []
@@ -162,7 +181,7 @@ async def _whole(request: Request, ticket: Ticket, answers: Answers, threads: Th
                 traces[index].append(step)
         if client.gone:
             return Response(status_code=GONE)
-        raise_if_all_failed(ends, ticket.stopped)
+        raise_if_all_failed(ends, ticket.stopped, steered)
         small = answers.are_small(ends) and not traces
         content = await threads.run(small, lambda: answers.json(ends, traces))
     return Response(content, media_type="application/json")

@@ -150,6 +150,12 @@ class Job:
     def max_steps(self) -> int:
         return self.submission.problems[0].max_steps  # the same for all problems of a request
 
+    @property
+    def steered(self) -> str | None:
+        """The field that changes states, if one does."""
+        steering = self.submission.problems[0].steering
+        return None if steering is None else "interventions" if steering.interventions else "samples.noise"
+
 
 @dataclass(frozen=True)
 class Origin:

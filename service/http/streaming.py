@@ -85,6 +85,7 @@ class EventStream(Response):
         self.headers["cache-control"] = "no-cache"
         self.headers["x-accel-buffering"] = "no"  # nginx would hold events back
         self._ticket = ticket
+        self._steered = job.steered
         self._format = format_
         self._answers = Answers(job, format_.packer)
         self._ping_seconds = ping_seconds
@@ -114,7 +115,7 @@ class EventStream(Response):
                 if steps:  # one write for all that an engine's step has shown
                     small = self._answers.are_small(steps)
                     await wire.write(await self._threads.run(small, partial(self._steps, steps)))
-            raise_if_all_failed(ends, self._ticket.stopped)
+            raise_if_all_failed(ends, self._ticket.stopped, self._steered)
             small = self._answers.are_small(ends)
             await wire.write(await self._threads.run(small, lambda: self._done(ends)))
         except OSError:

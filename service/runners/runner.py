@@ -106,7 +106,7 @@ class Runner(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of threads and device memory."""
+        """Let go of threads and device memory. Harmless when repeated."""
         ...
 
 

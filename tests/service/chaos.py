@@ -1,49 +1,134 @@
-"""Clients of every kind at once: good ones whose answers are checked, and ones that no server deserves."""
+"""Clients of every kind at once, and an account of what became of every request that they made."""
 
 from __future__ import annotations
 
+import json
 import random
 import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from tests.service.servers import Body
 from tests.service.wire import Answer, next_answer, post
 
-PATIENCE = 30  # seconds until an answer that is owed counts as lost
-WILD = [2**63, -(2**63), 10**400, 1e308, -0.0, 0, -1, 1.5, None, True, "", "\ud800", "9" * 999, [], [[]], {}]
+PATIENCE = 60  # seconds until an answer that is owed counts as lost
 Good = Callable[[random.Random], tuple[Body, Callable[[Body], bool]]]
 """Draws a request, and whether an answer to it is right."""
 
 
+class Client:
+    """One connection, and the account of what was asked and answered on it: one answer each, in order."""
+
+    def __init__(self, name: str, connection: socket.socket, good: Good) -> None:
+        self.name = name
+        self.draw = random.Random(name)
+        self.socket = connection
+        self.asked = 0
+        self.answered = Counter[int]()
+        self._file = connection.makefile("rb")
+        self._good = good
+        self._owed: list[str] = []
+
+    def good(self) -> tuple[Body, Callable[[Body], bool]]:
+        return self._good(self.draw)
+
+    def request(self, body: object, path: str = "/v1/infer", more: str = "") -> bytes:
+        """A request with an id of its own, to which an answer will be owed."""
+        self.asked += 1
+        self._owed.append(f"{self.name}-{self.asked}")
+        return post(body, path, f"x-request-id: {self._owed[-1]}\r\n{more}")
+
+    @property
+    def newest(self) -> str:
+        """The id of the last request."""
+        return self._owed[-1]
+
+    def answer(self) -> Answer:
+        """The answer to the oldest request that has none."""
+        answer = next_answer(self._file)
+        expected = self._owed.pop(0)
+        assert answer.headers["x-request-id"] == expected, f"{answer} for {expected}"
+        self.answered[answer.status] += 1
+        return answer
+
+    def ask(self, body: object, path: str = "/v1/infer", more: str = "") -> Answer:
+        self.socket.sendall(self.request(body, path, more))
+        return self.answer()
+
+    def events(self) -> list[tuple[str, Body]]:
+        """The events of a stream that was asked for on a connection of its own: up to the end of it."""
+        head, _, content = self._file.read().partition(b"\r\n\r\n")
+        assert f"x-request-id: {self._owed.pop(0)}".encode() in head.lower(), head
+        self.answered[int(head.split()[1])] += 1
+        lines = [line for line in content.splitlines() if line.startswith((b"event: ", b"data: "))]
+        names = [line.removeprefix(b"event: ").decode() for line in lines[::2]]
+        return list(
+            zip(names, (json.loads(line.removeprefix(b"data: ")) for line in lines[1::2]), strict=True)
+        )
+
+    def leave(self) -> None:
+        """Nothing is owed any more, and nothing comes that nobody asked for."""
+        assert not self._owed
+        self.socket.shutdown(socket.SHUT_WR)
+        with suppress(ConnectionError):
+            assert self._file.read() == b"", "an answer too many"
+
+
 @dataclass
 class Report:
-    """What happened: how often each kind of client came, and what went wrong."""
+    """What happened: how often each kind of client came, how it was answered, and what went wrong."""
 
     came: Counter[str] = field(default_factory=Counter)
+    asked: int = 0  # requests of those who waited for their answers
+    answered: Counter[int] = field(default_factory=Counter)  # by status
     wrong: list[str] = field(default_factory=list)
 
 
-def chaos(address: tuple[str, int], good: Good, seconds: float, clients: int = 12, seed: int = 0) -> Report:
-    """Let clients come and go for so long, so many at a time. good: requests that the server can answer."""
-    report, until = Report(), time.monotonic() + seconds
+Kind = Callable[[Client], None]
+
+
+def chaos(
+    address: tuple[str, int],
+    good: Good,
+    kinds: Sequence[Kind],
+    seconds: float,
+    clients: int = 12,
+    seed: int = 0,
+) -> Report:
+    """Let clients come and go for so long, so many at a time.
+
+    good: requests that the server can answer. kinds: what clients do, each as often as it is there.
+    """
+    report, until, lock = Report(), time.monotonic() + seconds, threading.Lock()
 
     def come_and_go(place: int) -> None:
-        draw = random.Random(f"{seed}.{place}")
+        turn = 0
         while time.monotonic() < until:
-            kind = draw.choice(KINDS)
-            report.came[kind.__name__] += 1
+            name = f"{seed}.{place}.{turn}"
+            turn += 1
+            fault = ""
             try:
                 with socket.create_connection(address, timeout=PATIENCE) as connection:
-                    kind(connection, draw, good)
-            except AssertionError as fault:
-                report.wrong.append(f"{kind.__name__}: {fault}")
-            except (OSError, ValueError) as fault:
-                report.wrong.append(f"{kind.__name__}: {fault!r}")
+                    client = Client(name, connection, good)
+                    kind = client.draw.choice(kinds)
+                    try:
+                        kind(client)
+                    except AssertionError as error:
+                        fault = f"{kind.__name__}: {error}"
+                    except (OSError, ValueError, IndexError, KeyError) as error:
+                        fault = f"{kind.__name__}: {error!r}"
+            except OSError as error:
+                report.wrong.append(f"nobody was let in: {error!r}")
+                continue
+            with lock:
+                report.came[kind.__name__] += 1
+                report.asked += client.asked
+                report.answered += client.answered
+                report.wrong += [fault] if fault else []
 
     threads = [threading.Thread(target=come_and_go, args=(place,)) for place in range(clients)]
     for thread in threads:
@@ -51,130 +136,3 @@ def chaos(address: tuple[str, int], good: Good, seconds: float, clients: int = 1
     for thread in threads:
         thread.join()
     return report
-
-
-# --- the good ---
-
-
-def asks(connection: socket.socket, draw: random.Random, good: Good) -> None:
-    file = connection.makefile("rb")
-    for _ in range(draw.randint(1, 5)):
-        body, is_right = good(draw)
-        connection.sendall(post(body))
-        expect(is_right, next_answer(file))
-
-
-def asks_several_at_once(connection: socket.socket, draw: random.Random, good: Good) -> None:
-    drawn = [good(draw) for _ in range(draw.randint(2, 6))]
-    connection.sendall(b"".join(post(body) for body, _ in drawn))
-    file = connection.makefile("rb")
-    for _, is_right in drawn:
-        expect(is_right, next_answer(file))
-
-
-def asks_and_closes_its_sending_side(connection: socket.socket, draw: random.Random, good: Good) -> None:
-    body, is_right = good(draw)
-    connection.sendall(post(body))
-    connection.shutdown(socket.SHUT_WR)
-    expect(is_right, next_answer(connection.makefile("rb")))
-
-
-def asks_in_pieces(connection: socket.socket, draw: random.Random, good: Good) -> None:
-    body, is_right = good(draw)
-    rest = post(body)
-    while rest:
-        size = draw.randint(1, len(rest))
-        connection.sendall(rest[:size])
-        rest = rest[size:]
-        time.sleep(0.001)
-    expect(is_right, next_answer(connection.makefile("rb")))
-
-
-# --- the bad, who must be told so ---
-
-
-def asks_wildly(connection: socket.socket, draw: random.Random, good: Good) -> None:
-    body, _ = good(draw)
-    halting = {"criterion": "confidence", "threshold": draw.choice(WILD), "patience": draw.choice(WILD)}
-    places = ("max_steps", "min_steps", "deadline_ms", "input", "model", "include", "latents", "stream")
-    body |= {draw.choice(places): draw.choice(WILD), draw.choice(places): draw.choice(WILD)}
-    if draw.random() < 0.5:
-        body["halting"] = halting
-    connection.sendall(post({**body, "stream": False, "max_steps": body.get("max_steps") or 8}))
-    status = next_answer(connection.makefile("rb")).status
-    assert status in (200, 400, 404, 422), f"{status} for {body}"
-
-
-def talks_nonsense(connection: socket.socket, draw: random.Random, good: Good) -> None:
-    content = bytearray(post(good(draw)[0]))
-    for _ in range(draw.randint(1, 20)):
-        content[draw.randrange(len(content))] = draw.randrange(256)
-    connection.sendall(content)
-    connection.shutdown(socket.SHUT_WR)
-    with suppress(ConnectionError):  # whatever it is taken for, it comes to an end
-        while connection.recv(2**16):
-            pass
-
-
-def sends_a_head_without_end(connection: socket.socket, draw: random.Random, good: Good) -> None:
-    start, more = draw.choice([(b"GET /", b"a"), (b"GET / HTTP/1.1\r\na: ", b"b"), (b"GET /", b"%00")])
-    with suppress(ConnectionError):
-        connection.sendall(start)
-        for _ in range(1000):
-            connection.sendall(more * 5000)
-        raise AssertionError("megabytes of a head were read")
-
-
-# --- those who are no use ---
-
-
-def stops_in_mid_request(connection: socket.socket, draw: random.Random, good: Good) -> None:
-    content = post(good(draw)[0])
-    connection.sendall(content[: draw.randrange(len(content))])
-    with suppress(ConnectionError):
-        while connection.recv(2**16):  # told so or not, it is given up
-            pass
-
-
-def stops_in_mid_body(connection: socket.socket, draw: random.Random, good: Good) -> None:
-    head = b"POST /v1/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n"
-    connection.sendall(head + b" " * draw.randrange(200_000))
-    status = next_answer(connection.makefile("rb")).status
-    assert status in (408, 429), f"{status} for half a body"
-
-
-def leaves(connection: socket.socket, draw: random.Random, good: Good) -> None:
-    connection.sendall(post(endless(good(draw)[0], draw.random() < 0.5)))
-    time.sleep(draw.choice([0, 0.001, 0.02, 0.2]))
-
-
-def reads_slowly_and_leaves(connection: socket.socket, draw: random.Random, good: Good) -> None:
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    connection.sendall(post(endless(good(draw)[0], stream=True)))
-    with suppress(ConnectionError):
-        for _ in range(draw.randint(0, 20)):
-            connection.recv(2000)
-            time.sleep(0.02)
-
-
-KINDS = [
-    *[asks, asks_several_at_once, asks_and_closes_its_sending_side, asks_in_pieces] * 3,
-    asks_wildly,
-    talks_nonsense,
-    sends_a_head_without_end,
-    stops_in_mid_request,
-    stops_in_mid_body,
-    leaves,
-    reads_slowly_and_leaves,
-]
-
-
-def endless(body: Body, stream: bool) -> Body:
-    """The request with as many steps as there may be, all of them told where it is a stream."""
-    steps = body.get("max_steps", 8) * 1000
-    return {**body, "max_steps": steps, "halting": {"criterion": "none"}, "stream": stream}
-
-
-def expect(is_right: Callable[[Body], bool], answer: Answer) -> None:
-    assert answer.status == 200, answer
-    assert is_right(answer.body), f"not the answer: {answer.body}"

@@ -32,7 +32,7 @@ from service.engine.worker import Worker
 from service.fleet import Fleet, budget_of, limits_of
 from service.http.protocol import configuration
 from service.metrics import Metrics
-from service.runners.runner import Batch, Carry, Flight, Landing, View
+from service.runners.runner import Batch, Carry, Flight, Landing, View, failed
 from service.settings import Settings, read_settings
 
 PATIENCE = 20  # seconds until a test gives up on something that should have happened
@@ -73,15 +73,15 @@ def counting_bundle(name: str = "graph", version: str = "1", **changes: object) 
 
 
 class CountingRunner:
-    """Counts steps per row. A row of `nan_nodes` nodes breaks at its second step."""
+    """Counts steps per row. A row of `nan_nodes` nodes breaks at step 2, one of `failing_nodes` raises."""
 
     backend = "fake"
     device = "cpu"
     workers = 1
     ahead = False
 
-    def __init__(self, nan_nodes: int = -1) -> None:
-        self.nan_nodes = nan_nodes
+    def __init__(self, nan_nodes: int = -1, failing_nodes: int = -1) -> None:
+        self.nan_nodes, self.failing_nodes = nan_nodes, failing_nodes
         self.may_step = threading.Event()  # cleared by a test that wants to hold the engine
         self.may_step.set()
         self.pace = 0.0  # seconds per step, for tests that must see a request in mid-flight
@@ -112,7 +112,8 @@ class CountingRunner:
         assert slot in self._rows, f"slot {slot} is empty"
 
     def take(self, slot: int) -> Carry:
-        carry = Carry(self._rows[slot], self._depths[slot], [])
+        state = np.zeros((len(self._rows[slot].tensors["mask"]), WIDTH), np.float32)  # nobody looks at it
+        carry = Carry(self._rows[slot], self._depths[slot], [state])
         self.release(slot)
         return carry
 
@@ -141,6 +142,8 @@ class CountingRunner:
             self._depths[slot] += 1
             adjacency = self._rows[slot].tensors["adjacency"]
             sure = self._depths[slot] >= adjacency.sum()
+            if len(adjacency) == self.failing_nodes:
+                return failed(flight, RuntimeError("this graph cannot run"))
             broken = len(adjacency) == self.nan_nodes and self._depths[slot] >= 2
             logits.append([np.nan if broken else 0.0, 3.0 if sure else -3.0])
             scores.append([1.0 if sure else 0.5, 0.1, np.nan if self._depths[slot] == 1 else 0.0, 0.0])
@@ -154,6 +157,9 @@ class CountingRunner:
 
     def close(self) -> None:
         self.may_step.set()
+        with self._changed:
+            self._rows.clear()
+            self._changed.notify_all()
 
 
 @dataclass

@@ -9,16 +9,30 @@ import gc
 import logging
 import os
 import random
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from service.engine.ticket import Ticket
+from service.engine.work import Submission
+from service.engine.worker import Worker
 from service.http.protocol import Connection
-from tests.service.chaos import KINDS, chaos
-from tests.service.servers import Body, chain, eventually, serving
+from tests.service.chaos import chaos
+from tests.service.crowd import FAILING_NODES, KINDS, NAN_NODES
+from tests.service.servers import Body, Running, chain, eventually
+from tests.service.test_repository import Shelf, serving
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "15"))
-SHORT = {"head_seconds": 1, "body_seconds": 1, "keep_alive_seconds": 1, "send_seconds": 1}
+SETTINGS = {
+    "head_seconds": 3,
+    "body_seconds": 3,
+    "keep_alive_seconds": 3,
+    "send_seconds": 3,
+    "queue_seconds": 10**6,
+    "allowed_hosts": "*",
+}
 
 
 def counted(draw: random.Random) -> tuple[Body, Callable[[Body], bool]]:
@@ -31,21 +45,56 @@ def counted(draw: random.Random) -> tuple[Body, Callable[[Body], bool]]:
     return {"input": [chain(depth) for depth in depths], "max_steps": 40}, is_right
 
 
-def test_chaos_leaves_nothing_behind(caplog: pytest.LogCaptureFixture) -> None:
+def test_chaos_leaves_nothing_behind_and_every_request_is_answered_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.WARNING)
-    with serving(**SHORT) as server:
-        url = server.client.base_url
-        report = chaos((url.host, url.port or 0), counted, SECONDS)
+    shelf = Shelf(tmp_path / "bundles", nan_nodes=NAN_NODES, failing_nodes=FAILING_NODES)
+    shelf.put("reachable")
+    shelf.patch(monkeypatch)
+    submitted = Counter[str]()
+    submit = Worker.submit
+
+    def counting(worker: Worker, submission: Submission, *more: float) -> Ticket:
+        ticket = submit(worker, submission, *more)
+        submitted["problems"] += len(submission.problems)
+        return ticket
+
+    monkeypatch.setattr(Worker, "submit", counting)
+    with serving(shelf, **SETTINGS) as server:
+        url, first = server.client.base_url, server.worker
+        open_files = files()
+        report = chaos((url.host, url.port or 0), counted, KINDS, SECONDS)
         assert not report.wrong, report.wrong[:5]
-        assert set(report.came) == {kind.__name__ for kind in KINDS}, "each came at least once"
+        if missing := {kind.__name__ for kind in KINDS} - set(report.came):
+            assert sum(report.came.values()) < 10 * len(KINDS), f"{missing} never came"
+        assert report.asked == report.answered.total(), "each is answered once"
         eventually(lambda: server.client.get("/health/ready").status_code == 200)
         eventually(lambda: server.worker.running == server.worker.waiting == 0)
         server.runner.wait_until(taken=0)
+        eventually(lambda: ends(server) == submitted["problems"])
+        assert server.worker is first, "an equal bundle is no other"
+        service = server.app.state.service
+        eventually(lambda: service.fleet.budget.used == service.bodies._held == 0)
+        eventually(lambda: service.kept.used == sum(kept.nbytes for kept in service.kept._kept.values()))
         server.client.close()
         eventually(lambda: not connections())
+        eventually(lambda: files() <= open_files)
     assert not caplog.records, [record.getMessage() for record in caplog.records]
+
+
+def ends(server: Running) -> float:
+    """How many problems have ended, however they did."""
+    reasons = ("halted", "budget", "deadline", "cancelled", "error")
+    return sum(server.metric("fathom_halt_total", model="graph", reason=reason) for reason in reasons)
 
 
 def connections() -> list[Connection]:
     gc.collect()
     return [thing for thing in gc.get_objects() if type(thing) is Connection]
+
+
+def files() -> int:
+    """How many descriptors this process has open, where the system tells."""
+    place = Path("/proc/self/fd")
+    return len(list(place.iterdir())) if place.is_dir() else 0

@@ -94,7 +94,7 @@ def test_what_wide_problems_took_is_given_back() -> None:
                 "halting": {"criterion": "none"},
             }
             for _ in range(3):
-                assert server.client.post("/v1/infer", json=body).status_code == 200
+                assert server.client.post("/v1/infer", json=body, timeout=120).status_code == 200
             sizes.append(resident(server))
     assert sizes[1] - sizes[0] < KEPT_MB
 

@@ -55,8 +55,9 @@ class BrokenRunner(CountingRunner):
 class Shelf:
     """A repository of counting models on disk, and the runners that were opened for them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **breaks: int) -> None:
         self.folder = folder
+        self.breaks = breaks  # which rows break what is opened
         self.runners: list[CountingRunner] = []  # in the order in which they were opened
         self.may_open = threading.Event()  # cleared by a test that wants to hold a load
         self.may_open.set()
@@ -79,17 +80,21 @@ class Shelf:
         assert self.may_open.wait(PATIENCE), "a test forgot to let a load go"
         if self.fails is not None:
             raise self.fails
-        runner = BrokenRunner() if self.broken else CountingRunner()
+        runner = (BrokenRunner if self.broken else CountingRunner)(**self.breaks)
         self.runners.append(runner)
         codec = codec_of(bundle.manifest, CodecLimits())
         return Worker(bundle, codec, lambda: runner, limits_of(settings), observer, budget)
+
+    def patch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Have servers open what is on this shelf."""
+        monkeypatch.setattr("service.fleet.open_worker", self.open)
+        monkeypatch.setattr("service.repository.open_worker", self.open)
 
 
 @pytest.fixture
 def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
     shelf = Shelf(tmp_path / "bundles")
-    monkeypatch.setattr("service.fleet.open_worker", shelf.open)
-    monkeypatch.setattr("service.repository.open_worker", shelf.open)
+    shelf.patch(monkeypatch)
     shelf.put("first")
     return shelf
 

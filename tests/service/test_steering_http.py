@@ -29,6 +29,7 @@ from tests.service.servers import (
 
 Body = dict[str, Any]
 TO_THE_END = {"criterion": "none"}
+SCALE = {"step": 2, "op": "scale", "value": 1e6}
 
 
 @pytest.fixture
@@ -355,6 +356,23 @@ def test_an_intervention_that_means_nothing_is_refused_by_field(
 ) -> None:
     body = {"model": "graph", "input": graph(4), "max_steps": 8, "interventions": [intervention]}
     assert refusal(shipped.post("/v1/infer", json=body)) == (422, "invalid", f"interventions.0.{field}")
+
+
+@pytest.mark.parametrize(
+    ("steering", "field"),
+    [
+        ({"samples": {"count": 2, "noise": 1e6}}, "samples.noise"),
+        ({"interventions": [{"step": 1, "op": "set", "value": 1e6}, *[SCALE] * 20]}, "interventions"),
+    ],
+)
+def test_a_state_that_is_changed_beyond_all_numbers_is_the_callers_doing(
+    shipped: httpx.Client, steering: Body, field: str
+) -> None:
+    body = {"model": "graph", "input": graph(3), "max_steps": 64, "halting": TO_THE_END, **steering}
+    assert refusal(shipped.post("/v1/infer", json=body)) == (422, "invalid", field)
+    streamed = shipped.post("/v1/infer", json={**body, "stream": True}).text
+    assert streamed.rpartition("event: ")[2].startswith("error")
+    assert f'"field":"{field}"' in streamed
 
 
 def test_what_goes_without_interventions_is_refused(shipped: httpx.Client) -> None:

@@ -207,6 +207,7 @@ def test_an_engine_that_breaks_down_tells_everyone_and_comes_back(monkeypatch: p
         assert observer.loads[-1] == (0, 0), "nobody runs in an engine that has broken down"
         await until(worker, None)
         assert observer.restarts == 1
+        assert first.closed, "what the broken engine held is let go of"
         assert [end.reason for end in await ends(worker.submit(work(4)))] == [HaltReason.BUDGET]
         assert worker.running == worker.waiting == 0
         worker.close()

@@ -78,7 +78,7 @@ class Wire:
 
 
 def post(body: object, path: str = "/v1/infer", more: str = "") -> bytes:
-    """A whole request."""
-    content = json.dumps(body).encode()
+    """A whole request; bytes are its body as they are."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
     head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(content)}\r\n{more}\r\n"
     return head.encode() + content

@@ -111,7 +111,6 @@ def test_facts_about_the_question_agree_with_each_other() -> None:
         assert agree([fact for fact in each.facts if fact[0] in each.above])
 
 
-@pytest.mark.xfail(strict=True, reason="facts about strangers are drawn without a look at each other")
 def test_every_fact_agrees_with_all_others() -> None:
     for each in stories(400):
         assert agree(each.facts)

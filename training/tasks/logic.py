@@ -66,10 +66,9 @@ class LogicTask:
     calibrated: ClassVar[tuple[int, ...]] = (1, 2, 4, 6, 8, 11, 14)
     probe: ClassVar[int] = 14
     domain: ClassVar[Domain | None] = Domain(
-        sentence="Where a value must pass every level, right on 96 of 100 or more up to seven levels of "
-        "brackets with operators or five negations. Deeper expressions are mostly settled by some operand on "
-        "the way, and right.",
-        limits={"levels": 7, "negations": 5},
+        sentence="Right on 98 of 100 or more of every kind of expression measured: values that must pass 28 "
+        "levels of brackets or forty negations, and forty operands side by side.",
+        limits={"levels": 28, "operands": 40},
     )
     pictured: ClassVar[int] = 11
 

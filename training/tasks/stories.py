@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.codecs.generations import GENERATIONS, later
+from model.codecs.generations import GENERATIONS, Kin, later
 from model.codecs.sentences import REACH
 from model.codecs.words import ANSWER, ASK, BLANK, IS, LENGTH, NAME, NAMES, OF, ORIGIN, RELATION, STOP, THE
 from model.perception import HANDS, WordInputs, hands
@@ -262,6 +262,7 @@ def _late(rng: np.random.Generator, taste: Taste, shape: tuple[int, ...]) -> Ten
 
 def _strangers(rng: np.random.Generator, taste: Taste, others: list[int], count: int) -> list[Fact]:
     web = rng.random() < taste.web
+    kin = Kin(NAMES)
     met: list[tuple[int, int]] = []
     facts: list[Fact] = []
     for _ in range(count if len(others) > 1 else 0):
@@ -278,6 +279,14 @@ def _strangers(rng: np.random.Generator, taste: Taste, others: list[int], count:
         met.append((one, other))
         lesson = rng.random() < taste.lesson
         above = int(rng.integers(-REACH, REACH + 1)) if lesson else int(rng.choice((1, -1, 0)))
+        known = kin.between(one, other)
+        if known is None:
+            kin.join(one, other, above)
+        elif abs(known) <= REACH:
+            above = known  # the others say so already
+        else:
+            facts.append(facts[0])  # there is no word for it; somebody says something again
+            continue
         facts.append((one, above, other))
     return facts
 

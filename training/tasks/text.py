@@ -42,6 +42,16 @@ CLASSES = (
     ClassSpec(label="true", answer=True),
     ClassSpec(label="unknown", answer=None),
 )
+OF_FAMILIES = Domain(
+    sentence="Right on every family measured: up to 250 people, those between counted, and 43 "
+    "generations from the oldest to the youngest.",
+    limits={"people": 250},
+)
+OF_STORIES = Domain(
+    sentence="Right on 98 of 100 or more of every kind of story measured: chains of up to 20 links, "
+    "zigzags and branches, up to 24 facts.",
+    limits={"facts": 24},
+)
 WRONG_BY = {"paper": (-4, -2, 2, 4), "near": (-1, 1)}  # generations by which a false question is off
 
 
@@ -55,11 +65,6 @@ class TextTask:
     buckets: ClassVar[tuple[int, ...]] = (2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 20)
     calibrated: ClassVar[tuple[int, ...]] = (2, 3, 5, 7, 9, 12)
     probe: ClassVar[int] = 9
-    domain: ClassVar[Domain | None] = Domain(
-        sentence="Right on every family measured: up to 250 people, those between counted, and 43 "
-        "generations from the oldest to the youngest.",
-        limits={"people": 250},
-    )
     pictured: ClassVar[int] = 9
 
     frontier_share: float = 0.5  # share of batches at the curriculum's newest difficulty; the rest uniform
@@ -87,6 +92,13 @@ class TextTask:
     def classes(self) -> tuple[ClassSpec, ...]:
         """False and true; and "not known yet" where that is an answer."""
         return CLASSES if self.interface == "sentences" else CLASSES[:2]
+
+    @property
+    def domain(self) -> Domain | None:
+        """Of families, and of stories that are read word by word."""
+        if self.interface == "words":
+            return None
+        return OF_FAMILIES if self.interface == "family" else OF_STORIES
 
     @property
     def codec(self) -> CodecSpec:
