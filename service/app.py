@@ -39,6 +39,18 @@ Every error has the same shape: `{"error": {"code", "message", "field"}}`. Every
 """
 
 
+BUSY = "`overloaded`: the server is full, or a limit is reached. `Retry-After` says when to come back."
+OF_KEYS = {"401": "`unauthorized`: the server wants an API key.", "429": BUSY}
+OF_BODIES = {
+    "400": "`invalid_json` or `bad_request`: the body is not JSON, or not the gzip it says it is.",
+    "408": "`too_slow`: the request did not arrive in time.",
+    "413": "`too_large`: the body is over the limit.",
+    "415": "`unknown_encoding`: the body is compressed in a way that is not read.",
+    "422": "`invalid`: the message says where, and what to do.",
+    "429": BUSY,
+}
+
+
 def create_app(settings: Settings, opener: Callable[[Settings, Metrics], Fleet] = open_fleet) -> FastAPI:
     """An application that opens the bundles when it starts and drains when it stops.
 
@@ -108,11 +120,25 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         for operation in (each for path in schema["paths"].values() for each in path.values()):
             if "HTTPValidationError" in str(operation["responses"].get("422")):
                 del operation["responses"]["422"]
+        _tell_of_common_errors(schema)
         _tell_of_the_models(schema, served, app.state.settings)
         if not app.state.keys.wanted:
             _leave_out_keys(schema)
         app.openapi_schema = schema | {"x-models": titles}
     return app.openapi_schema
+
+
+def _tell_of_common_errors(schema: dict[str, Any]) -> None:
+    """What every operation answers that wants a key or reads a body; routes describe what is their own."""
+    for path, methods in schema["paths"].items():
+        shape = "V2Error" if path.startswith("/v2") else "ErrorBody"
+        content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{shape}"}}}
+        for operation in methods.values():
+            common = OF_KEYS if "security" in operation else {}
+            common = common | (OF_BODIES if "requestBody" in operation else {})
+            for status, words in common.items():
+                operation["responses"].setdefault(status, {"description": words, "content": content})
+            operation["responses"] = dict(sorted(operation["responses"].items()))
 
 
 def _tell_of_the_models(schema: dict[str, Any], served: dict[str, Worker], settings: Settings) -> None:

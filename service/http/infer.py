@@ -100,13 +100,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
             FRAMES: {"schema": {"type": "string", "format": "binary"}},
         },
     },
-    400: _error("`invalid_json`: the body is not JSON."),
-    401: _error("`unauthorized`: the server wants an API key."),
     404: _error("`unknown_model`: no such model or version; `unknown_request`: nothing to go on from."),
-    408: _error("`too_slow`: the request did not arrive in time."),
-    413: _error("`too_large`: the body is over the limit."),
-    422: _error("`invalid`: `field` says where, the message what to do."),
-    429: _error("`overloaded`: the server is full. `Retry-After` says when to come back."),
     500: _error("`model_failed` or `internal`: not the caller's fault."),
     503: _error("`unavailable`: not ready, draining or failed."),
 }

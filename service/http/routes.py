@@ -20,8 +20,7 @@ from service.http.schemas import ErrorBody
 
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "torch", "numpy", "fastapi", "uvicorn")
 UNKNOWN_MODEL: dict[int | str, dict[str, Any]] = {
-    401: {"model": ErrorBody, "description": "`unauthorized`: the server wants an API key."},
-    404: {"model": ErrorBody, "description": "`unknown_model`: no such model or version."},
+    404: {"model": ErrorBody, "description": "`unknown_model`: no such model or version."}
 }
 NOT_READY: dict[int | str, dict[str, Any]] = {
     503: {"model": ErrorBody, "description": "`unavailable`: the message says why."}
@@ -35,7 +34,7 @@ def _service(request: Request) -> Service:
     return service
 
 
-@models.get("/v1/models", summary="List the models", responses={401: UNKNOWN_MODEL[401]})
+@models.get("/v1/models", summary="List the models")
 async def list_models(request: Request) -> Response:
     """Every version of every model, with its task, step limits, default halting and where it runs."""
     fleet = _service(request).fleet

@@ -15,9 +15,7 @@ from service.http.schemas import Cancelled, ErrorBody
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"model": Cancelled, "description": "Whoever waits for the request gets its answer now."},
-    401: {"model": ErrorBody, "description": "`unauthorized`: the server wants an API key."},
     404: {"model": ErrorBody, "description": "`unknown_request`: no such request of this key runs."},
-    429: {"model": ErrorBody, "description": "`overloaded`: the key sends more requests than it may."},
 }
 router = APIRouter(dependencies=[Depends(check_key)], tags=["inference"])
 

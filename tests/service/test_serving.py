@@ -75,7 +75,7 @@ def fathom_serve(*flags: str, module: str = "fathom") -> Iterator[Process]:
 
 def test_sigterm_lets_a_stream_finish_refuses_new_work_and_exits_with_0() -> None:
     limit = json.loads((SHIPPED / "manifest.json").read_text(encoding="utf-8"))["steps"]["limit"]
-    with fathom_serve() as server:
+    with fathom_serve("--drain-seconds", "600") as server:
         with server.client.stream("POST", "/v1/infer", json={**LONG, "max_steps": limit}) as response:
             coming = events(response)
             assert next(coming)[0] == "step"

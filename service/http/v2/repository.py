@@ -15,11 +15,14 @@ from service.http.requests import read_json
 from service.http.v2.routes import errors
 from service.repository import Repository
 
-ADMIN = {
-    "_401": "No key, or an unknown one.",
-    "_403": "The key is not for administration, or the server has none that is.",
-}
+ADMIN = errors(_403="The key is not for administration, or the server has none that is.")
 router = APIRouter(tags=["open inference protocol"])
+
+
+def _described(**fields: dict[str, Any]) -> dict[str, Any]:
+    """A body that may be left out, with these fields."""
+    schema = {"type": "object", "properties": fields, "additionalProperties": False}
+    return {"requestBody": {"content": {"application/json": {"schema": schema}}}}
 
 
 def _repository(request: Request) -> Repository:
@@ -31,7 +34,8 @@ def _repository(request: Request) -> Repository:
     "/v2/repository/index",
     summary="List what could be served",
     dependencies=[Depends(check_key)],
-    responses=errors(_401="The server wants an API key.", _409="The repository cannot be read."),
+    responses=errors(_409="The repository cannot be read."),
+    openapi_extra=_described(ready={"type": "boolean"}),
 )
 async def index(request: Request) -> Response:
     """Every version on disk or served, with its state; `{"ready": true}` leaves out what is not ready.
@@ -48,11 +52,12 @@ async def index(request: Request) -> Response:
     "/v2/repository/models/{name}/load",
     summary="Load a model, or load it anew",
     dependencies=[Depends(check_admin)],
-    responses=errors(
-        **ADMIN,
+    responses=ADMIN
+    | errors(
         _404="There is no such model in the repository.",
         _409="A version cannot be served: the message says why. What was served before still is.",
     ),
+    openapi_extra=_described(parameters={"type": "object", "maxProperties": 0}),
 )
 async def load(request: Request, name: str) -> Response:
     """Serves all versions of a model as they lie on disk, at once or not at all.
@@ -73,7 +78,10 @@ async def load(request: Request, name: str) -> Response:
     "/v2/repository/models/{name}/unload",
     summary="Unload a model",
     dependencies=[Depends(check_admin)],
-    responses=errors(**ADMIN, _404="No such model is served."),
+    responses=ADMIN | errors(_404="No such model is served."),
+    openapi_extra=_described(
+        parameters={"type": "object", "properties": {"unload_dependents": {}}, "additionalProperties": False}
+    ),
 )
 async def unload(request: Request, name: str) -> Response:
     """Nobody finds the model any more; what runs on it finishes."""

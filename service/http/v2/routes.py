@@ -42,7 +42,7 @@ def errors(**described: str) -> dict[int | str, dict[str, Any]]:
     return {int(code[1:]): {"model": V2Error, "description": words} for code, words in described.items()}
 
 
-UNKNOWN = {"_401": "The server wants an API key.", "_404": "No such model or version."}
+UNKNOWN = errors(_404="No such model or version.")
 NOT_READY = errors(_503="Not ready: the message says why.")
 BODY = {
     "parameters": [
@@ -69,14 +69,7 @@ INFERRED: dict[int | str, dict[str, Any]] = {
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     },
     **errors(
-        _400="The body is not JSON.",
-        _401="The server wants an API key.",
         _404="No such model or version.",
-        _408="The request did not arrive in time.",
-        _413="The body is over the limit.",
-        _415="The body is compressed in a way that is not read.",
-        _422="The message says where, and what to do.",
-        _429="The server is full. `Retry-After` says when to come back.",
         _500="The model broke down on this request.",
         _503="Not ready, draining or failed.",
     ),
@@ -116,8 +109,8 @@ async def ready(request: Request) -> Response:
     return json_response({"ready": True, "live": True})
 
 
-@router.get("/v2/models/{name}/versions/{version}", summary="Describe a version", responses=errors(**UNKNOWN))
-@router.get("/v2/models/{name}", summary="Describe a model", responses=errors(**UNKNOWN))
+@router.get("/v2/models/{name}/versions/{version}", summary="Describe a version", responses=UNKNOWN)
+@router.get("/v2/models/{name}", summary="Describe a model", responses=UNKNOWN)
 async def show_model(request: Request, name: str, version: str | None = None) -> Response:
     """Its versions, its encoded inputs, and its outputs. -1 is a length that may differ."""
     worker = _fleet(request).find(_wanted(name, version))
@@ -137,10 +130,8 @@ async def show_model(request: Request, name: str, version: str | None = None) ->
     return json_response(shown)
 
 
-@router.get(
-    "/v2/models/{name}/versions/{version}/ready", summary="Is a version ready?", responses=errors(**UNKNOWN)
-)
-@router.get("/v2/models/{name}/ready", summary="Is a model ready?", responses=errors(**UNKNOWN) | NOT_READY)
+@router.get("/v2/models/{name}/versions/{version}/ready", summary="Is a version ready?", responses=UNKNOWN)
+@router.get("/v2/models/{name}/ready", summary="Is a model ready?", responses=UNKNOWN | NOT_READY)
 async def model_ready(request: Request, name: str, version: str | None = None) -> Response:
     """503 with the reason while it is being loaded or is out of order."""
     repository: Repository = request.app.state.repository
