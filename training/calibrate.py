@@ -51,7 +51,7 @@ RULES = (  # by criterion, from the safest threshold to the loosest: the order i
     ),
     *(HaltingRule("argmax_stability", value) for value in (64, 48, 32, 24, 16, 12, 8, 6, 4, 3)),
     *(HaltingRule("learned", value) for value in (0.999, 0.997, 0.99, 0.97, 0.9, 0.8, 0.65, 0.5, 0.3, 0.1)),
-    *(HaltingRule("known", value) for value in (1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)),
+    *(HaltingRule("known", value) for value in (0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)),
 )
 
 

@@ -50,7 +50,7 @@ BODY = {
             "name": "Inference-Header-Content-Length",
             "in": "header",
             "required": False,
-            "schema": {"type": "integer", "minimum": 0},
+            "schema": {"type": "integer", "minimum": 2},
             "description": "Bytes of the JSON (of the decompressed body), where raw tensors follow it.",
         }
     ],
