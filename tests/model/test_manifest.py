@@ -34,9 +34,9 @@ def manifest(shape: tuple[object, ...] = ("B", 2), **changes: Any) -> Manifest:
     return Manifest.model_validate({**BASE, "logits": logits, **changes})
 
 
-@pytest.mark.parametrize("name", ["graph", "logic", "text"])
-def test_the_shipped_manifests_are_classifications(name: str) -> None:
-    content = json.loads(Path(f"bundles/{name}/1/manifest.json").read_text())
+@pytest.mark.parametrize("folder", ["graph/1", "logic/2", "text/1", "text-words/1"])
+def test_the_shipped_manifests_are_classifications(folder: str) -> None:
+    content = json.loads((Path("bundles") / folder / "manifest.json").read_text())
     shipped = Manifest.model_validate(content)
     assert shipped.readout.kind == "classes"
     assert list(shipped.criteria) == ["none", *content["scores"], "agreement"]

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 
+from client.answers import Answer, content_of
 from model.bundle import TORCHSCRIPT, write_manifest
 from model.row import Layout
 from service import show
@@ -284,7 +285,7 @@ def test_people_see_lists_and_outputs_in_a_table(
     ):
         for include in ([], ["probabilities"]):
             body = {"input": given, "model": model, "include": include}
-            show.answer(client.post("/v1/infer", json=body).json())
+            show.answer(Answer.read(content_of(client.post("/v1/infer", json=body).content)))
             assert words in capsys.readouterr().out
 
 

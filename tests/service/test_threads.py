@@ -52,8 +52,8 @@ def test_three_models_at_once_compute_on_no_more_threads_than_there_are(
 
     monkeypatch.setattr(OnnxRunner, "_run_step", step)
 
-    def think(name: str) -> None:
-        bundle = read_bundle(Path(f"bundles/{name}/1"))
+    def think(folder: str) -> None:
+        bundle = read_bundle(Path("bundles") / folder)
         codec = codec_of(bundle.manifest, CodecLimits())
         row = Layout(bundle.manifest).row(codec.encode(codec.example, "input"))
         runner = open_runner(bundle, "cpu", "onnx", 32, cpu_threads=2)
@@ -66,7 +66,7 @@ def test_three_models_at_once_compute_on_no_more_threads_than_there_are(
         assert ends == 64
 
     with ThreadPoolExecutor(3) as models:
-        for thought in [models.submit(think, name) for name in ("graph", "logic", "text")]:
+        for thought in [models.submit(think, name) for name in ("graph/1", "logic/2", "text/1")]:
             thought.result(60)
     assert meter.most == 2
 
