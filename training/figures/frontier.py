@@ -30,7 +30,8 @@ def draw_frontier(evaluation: Evaluation) -> Figure:
     task = evaluation.subject.task
     traces = evaluation.traces[task.splits[0]]
     buckets = list(traces)
-    chance = 1 / len(task.classes)
+    waits = any(spec.answer is None for spec in task.classes)  # says "not known yet" where others guess
+    chance = 0.0 if waits else 1 / len(task.classes)
     some = next(iter(traces.values()))
     limit = some.right.shape[1]
     columns = [steps for steps in COLUMNS if steps <= limit]
@@ -54,7 +55,12 @@ def draw_frontier(evaluation: Evaluation) -> Figure:
     firsts = {bucket: boundary(traced, chance) for bucket, traced in traces.items()}
     _stairs(axes, firsts, columns, task.unit)
     learnt = np.array([first is not None for first in firsts.values()])[:, None]
-    _say(axes, learnt & (grid < chance + 0.005), "not enough steps yet: chance", "white")
+    _say(
+        axes,
+        learnt & (grid < chance + 0.005),
+        f"not enough steps yet: {'not known' if waits else 'chance'}",
+        "white",
+    )
     if limit > 1:
         still = np.logical_and.accumulate(grid[:, ::-1] >= 0.995, axis=1)[:, ::-1]  # and so to the last step
         _say(axes, still, f"right, and still right after {limit} steps", INK)
@@ -62,7 +68,7 @@ def draw_frontier(evaluation: Evaluation) -> Figure:
     bar = figure.colorbar(image, ax=axes, pad=0.05, aspect=28)
     ticks = np.linspace(chance, 1.0, 6)
     bar.set_ticks(
-        list(ticks), labels=[f"{tick:.0%}" + (" (chance)" if tick == chance else "") for tick in ticks]
+        list(ticks), labels=[f"{tick:.0%}" + (" (chance)" if tick == chance > 0 else "") for tick in ticks]
     )
     bar.outline.set_visible(False)
     return figure
