@@ -102,6 +102,7 @@ class SameRoutes(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
+        self.scale = math.sqrt(width)  # a number, so that tracing keeps it one
         self.norm = nn.LayerNorm(width)
         self.look = nn.Linear(width, heads * width, bias=False)
         for head in range(heads):
@@ -112,7 +113,7 @@ class SameRoutes(nn.Module):
     def forward(self, heard: Heard, mask: Tensor) -> Tensor:
         """Weights (B, H, N, N); of each query they sum to at most 1."""
         look = _heads(self.look(self.norm(heard.tokens)), self.heads)
-        logits = look @ look.transpose(-2, -1) * (self.sharpness / math.sqrt(look.shape[-1]))
+        logits = look @ look.transpose(-2, -1) * (self.sharpness / self.scale)
         barred = (_ahead(mask) == 0) | ~mask[:, None, None]
         return _softmax_or_nobody(logits.masked_fill(barred, BARRED), self.nobody)
 
@@ -229,7 +230,11 @@ class Reader(nn.Module):
         """distinct: kinds that mean nothing but themselves. nothing: the kind that adds nothing."""
         super().__init__()
         read, width = config.reading, config.width
-        self.embedding = nn.Embedding(kinds, read, padding_idx=nothing)
+        self.embedding = nn.Embedding(kinds, read)
+        self.nothing = nothing
+        if nothing is not None:
+            with torch.no_grad():
+                self.embedding.weight[nothing].zero_()
         if distinct is not None:
             with torch.no_grad():
                 rows = self.embedding.weight[distinct]
@@ -253,7 +258,10 @@ class Reader(nn.Module):
     def forward(self, kinds: Tensor, mask: Tensor) -> Read:
         """kinds (B, N, G): a token is the sum of G embeddings."""
         real = mask.unsqueeze(-1).to(self.mix.weight.dtype)
-        tokens = self.embedding(kinds).sum(dim=-2) * real
+        parts = self.embedding(kinds)
+        if self.nothing is not None:
+            parts = parts * (kinds != self.nothing).unsqueeze(-1)
+        tokens = parts.sum(dim=-2) * real
         if self.counters is None:
             counts = tokens[..., :0]
         else:

@@ -67,8 +67,9 @@ class RecurrentTransformer(nn.Module):
     def context(self) -> tuple[str, ...]:
         """The fields of Context that this network fills, in order."""
         if self.config.reading:
-            routing = "routes" if self.config.routing == "input" else "counts"
-            return (*self.perception.context, routing, "injection")
+            counts = ("counts",) if self.config.counters else ()
+            routing = ("routes",) if self.config.routing == "input" else counts
+            return (*self.perception.context, *routing, "injection")
         injection = ("injection",) if self.config.reinjection else ()
         given = ("given", "known") if self.config.keep_given else ()
         return (*self.perception.context, *injection, *given)
@@ -162,9 +163,10 @@ class RecurrentTransformer(nn.Module):
         """Who listens to whom in this step: (B, H, N, N), or (B K, H, N, N) where the state decides."""
         if context.routes is not None:
             return context.routes
-        assert context.counts is not None, "a network that reads has routes, or what they follow from"
-        counts, real = (part.repeat_interleave(self.strands, dim=0) for part in (context.counts, mask))
-        return self.routes(Heard(x, x, counts), real)
+        counts = (
+            x[..., :0] if context.counts is None else context.counts.repeat_interleave(self.strands, dim=0)
+        )
+        return self.routes(Heard(x, x, counts), mask.repeat_interleave(self.strands, dim=0))
 
     def _attention(self, context: Context) -> Tensor:
         """What is added to the attention logits of every strand: (B K, V, N, N)."""

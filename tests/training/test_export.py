@@ -75,8 +75,14 @@ def test_a_bundle_vouches_for_both_forms_and_says_how_it_came_about(bundle: Path
 
 def test_only_a_network_that_keeps_up_says_what_the_shipped_one_is_right_about(bundle: Path) -> None:
     assert read_bundle(bundle).manifest.domain is None, "two updates teach nothing"
-    for name, task in (("graph", GraphTask()), ("logic", LogicTask()), ("text", TextTask())):
-        shipped = read_bundle(Path("bundles") / name / "1").manifest
+    words = TextTask(interface="sentences")
+    for folder, task in (
+        ("graph/1", GraphTask()),
+        ("logic/2", LogicTask()),
+        ("text/1", TextTask()),
+        ("text-words/1", words),
+    ):
+        shipped = read_bundle(Path("bundles") / folder).manifest
         assert shipped.calibration is not None
         assert exporting.domain_of(task, shipped.calibration) == task.domain == shipped.domain
 

@@ -120,8 +120,10 @@ def with_blanks(rng: np.random.Generator, expression: str, most: int) -> str:
 
 
 def test_wide_expressions_have_many_operands_side_by_side(rng: np.random.Generator) -> None:
-    operators = [sum(character in "&|" for character in wide(rng, 0)) for _ in range(400)]
-    assert 25 < max(operators) < 40
+    for depth, most in ((0, 3), (6, 39)):  # operators: 4 operands, and 6 more a level
+        rows = [wide(rng, depth) for _ in range(400)]
+        flat = [sum(sign in "&|" for sign in row) for row in rows if "(" not in row]
+        assert 0.8 * most < max(flat) <= most
     for _ in range(100):
         expression = wide(rng, 3)
         assert fault_of(expression) is None

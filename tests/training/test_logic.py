@@ -175,7 +175,7 @@ def test_training_expressions_are_short_and_wide_ones_a_little_longer(rng: np.ra
     plain = LogicTask(anyhow_share=0, longest=30)
     assert max(len(text) for _ in range(20) for text in texts(plain.sample(rng, 8, 4).inputs)) <= 30
     wide = LogicTask(anyhow_share=1, wide_share=1, longest=30)
-    lengths = [len(text) for _ in range(20) for text in texts(wide.sample(rng, 8, 4).inputs)]
+    lengths = [len(text) for _ in range(20) for text in texts(wide.sample(rng, 8, 6).inputs)]
     assert 60 < max(lengths) <= WIDE
 
 
