@@ -210,8 +210,8 @@ class SequencePerception(_Classes):
         seen = mask.unsqueeze(1)
         if self.views == 1:
             return _attention((seen,), dtype)
-        ahead = _ahead(tokens)
-        sides = (seen & (ahead < 0), seen & (ahead > 0))
+        to_right = ahead(tokens)
+        sides = (seen & (to_right < 0), seen & (to_right > 0))
         return torch.stack([torch.where(side, 0.0, NO_ATTENTION).to(dtype) for side in sides], dim=1)
 
 
@@ -282,7 +282,7 @@ def perception_of(config: RecurrentConfig) -> Perception:
     return SequencePerception(config)
 
 
-def _ahead(tokens: Tensor) -> Tensor:
+def ahead(tokens: Tensor) -> Tensor:
     """How far token j stands to the right of i, [i, j]: (N, N)."""
     place = torch.arange(tokens.shape[1], device=tokens.device)
     return place.unsqueeze(0) - place.unsqueeze(1)

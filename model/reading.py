@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from model.config import RecurrentConfig
 from model.layers import nearest_match
+from model.perception import ahead
 
 BARRED = -1e9  # a logit that no softmax hears; finite, so that fp16 export stays free of NaN
 LOOK_WIDTH = 16  # channels of a query
@@ -89,9 +90,9 @@ class NearestRoutes(nn.Module):
             there = (counts + _heads(self.key_at(x), self.heads)) * strict
             squares = here.square().sum(dim=-1, keepdim=True) + there.square().sum(dim=-1).unsqueeze(-2)
             logits = logits - squares + 2 * here @ there.transpose(-2, -1)
-        ahead = _ahead(mask)
+        to_right = ahead(mask)
         half = self.heads // 2
-        sides = torch.stack((ahead < 0, ahead > 0)).repeat_interleave(half, dim=0)  # (H, N, N)
+        sides = torch.stack((to_right < 0, to_right > 0)).repeat_interleave(half, dim=0)  # (H, N, N)
         barred = ~(sides & mask[:, None, None])
         return nearest_match(logits.masked_fill(barred, BARRED))
 
@@ -114,7 +115,7 @@ class SameRoutes(nn.Module):
         """Weights (B, H, N, N); of each query they sum to at most 1."""
         look = _heads(self.look(self.norm(heard.tokens)), self.heads)
         logits = look @ look.transpose(-2, -1) * (self.sharpness / self.scale)
-        barred = (_ahead(mask) == 0) | ~mask[:, None, None]
+        barred = (ahead(mask) == 0) | ~mask[:, None, None]
         return _softmax_or_nobody(logits.masked_fill(barred, BARRED), self.nobody)
 
 
@@ -134,10 +135,10 @@ class LocalRoutes(nn.Module):
         """Weights (B, H, N, N); of each query they sum to at most 1."""
         x = self.norm(heard.perceived)
         query, key = _heads(self.query(x), self.heads), _heads(self.key(x), self.heads)
-        ahead = _ahead(mask)
-        near = self.by_distance[:, ahead.clamp(-self.span, self.span) + self.span]
+        to_right = ahead(mask)
+        near = self.by_distance[:, to_right.clamp(-self.span, self.span) + self.span]
         logits = query @ key.transpose(-2, -1) / math.sqrt(LOOK_WIDTH) + near
-        barred = (ahead == 0) | (ahead.abs() > self.span) | ~mask[:, None, None]
+        barred = (to_right == 0) | (to_right.abs() > self.span) | ~mask[:, None, None]
         return _softmax_or_nobody(logits.masked_fill(barred, BARRED), self.nobody)
 
 
@@ -299,9 +300,3 @@ def _softmax_or_nobody(logits: Tensor, nobody: Tensor) -> Tensor:
 def _heads(x: Tensor, heads: int) -> Tensor:
     """(B, N, H D) -> (B, H, N, D)."""
     return torch.unflatten(x, -1, (heads, -1)).transpose(1, 2)
-
-
-def _ahead(mask: Tensor) -> Tensor:
-    """How far token j stands to the right of i, [i, j]: (N, N)."""
-    place = torch.arange(mask.shape[1], device=mask.device)
-    return place.unsqueeze(0) - place.unsqueeze(1)

@@ -14,6 +14,12 @@ from model.manifest import ClassSpec, CodecSpec, Domain
 from model.perception import Context, Inputs
 from model.recurrent import RecurrentTransformer
 
+# False and true, and behind them "not known yet", where that is an answer.
+CLASSES = (
+    ClassSpec(label="false", answer=False),
+    ClassSpec(label="true", answer=True),
+    ClassSpec(label="unknown", answer=None),
+)
 NEVER = 10**6  # steps: no evidence ever arrives
 
 

@@ -19,7 +19,7 @@ from model.codecs.logic import CHARACTERS, tokens_of
 from model.manifest import ClassSpec, CodecSpec, Domain
 from model.perception import Context, SequenceInputs
 from model.recurrent import RecurrentTransformer
-from training.task import NEVER, Batch, Problems, Schedule
+from training.task import CLASSES, NEVER, Batch, Problems, Schedule
 from training.tasks.expressions import (
     GENERATORS,
     SHAPES,
@@ -38,11 +38,6 @@ POOL = 4  # batches drawn at once, of which the rows nearest in length are taken
 ATOMS = tuple(CHARACTERS.index(character) for character in "TF")
 BLANK = len(CHARACTERS)  # the kind of an atom that is not known yet
 SIGNS = f"{CHARACTERS}?"
-CLASSES = (
-    ClassSpec(label="false", answer=False),
-    ClassSpec(label="true", answer=True),
-    ClassSpec(label="unknown", answer=None),
-)
 WIDE = 100  # characters
 LONG = 40  # steps; what is due later than that counts no more for it
 QUIET_STEPS = 8  # where nothing is ever known

@@ -18,7 +18,7 @@ from torch import Tensor
 from model.codecs.generations import GENERATIONS, Kin, later
 from model.codecs.sentences import REACH
 from model.codecs.words import ANSWER, ASK, BLANK, IS, LENGTH, NAME, NAMES, OF, ORIGIN, RELATION, STOP, THE
-from model.perception import HANDS, WordInputs, hands
+from model.perception import HANDS, UNKNOWN, WordInputs, hands
 from training.task import NEVER, Batch, Problems, Schedule
 
 PEOPLE, STRANGERS = 20, 9  # of a story, and at least beside its chain and branches
@@ -33,7 +33,6 @@ SHARES = (  # of the loss: due, not yet, never (training/task.py)
 )
 NOTHING, EQUAL, OTHER = range(sum(HANDS) + 1, sum(HANDS) + 4)  # classes of the verdict, behind the places
 
-UNKNOWN = 2  # the class of an answer, behind false and true
 BARRED = -1e9  # the logit of a class that is no answer to a question
 Fact = tuple[int, int, int]  # a, s, b: a stands s generations above b
 

@@ -22,7 +22,7 @@ from model.codecs.words import KINDS
 from model.manifest import ClassSpec, CodecSpec, Domain
 from model.perception import Context, FamilyInputs, SequenceInputs, WordInputs
 from model.recurrent import RecurrentTransformer
-from training.task import Batch, Problems
+from training.task import CLASSES, Batch, Problems
 from training.tasks.families import KINDS as SHAPES
 from training.tasks.families import STRANGER, Families, Ints, chains, relatives, trees
 from training.tasks.sentences import (
@@ -37,11 +37,6 @@ from training.tasks.sentences import (
 from training.tasks.stories import Taste, logits_of, sampled, unusual_stories
 
 Seen = TypeVar("Seen", FamilyInputs, SequenceInputs)
-CLASSES = (
-    ClassSpec(label="false", answer=False),
-    ClassSpec(label="true", answer=True),
-    ClassSpec(label="unknown", answer=None),
-)
 OF_FAMILIES = Domain(
     sentence="Right on every family measured: up to 250 people, those between counted, and 43 "
     "generations from the oldest to the youngest.",
