@@ -29,7 +29,7 @@ RAW_LOGIC = Experiment(
     _without(
         "logic",
         DEFAULTS["logic"],
-        1200,
+        2000,
         {
             "without counters": ("network.counters=0",),
             "routes from the state": ("network.routing=state",),
