@@ -20,7 +20,7 @@ from rich.table import Table
 from model.bundle import read_bundle
 from model.codecs import CodecLimits, codec_of
 from model.row import Layout
-from service.runners.choice import open_runner
+from service.runners.open import open_runner
 
 SIZES, NODES, ROUNDS = (1, 2, 4, 8, 16, 32, 64), (16, 32, 64, 128), 7
 

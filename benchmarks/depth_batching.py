@@ -28,8 +28,8 @@ from model.codecs import CodecLimits, codec_of
 from model.halting import HaltReason
 from model.row import Layout
 from service.engine.engine import Engine, EngineLimits
-from service.engine.work import Problem, Submission
-from service.runners.choice import open_runner
+from service.engine.messages import Problem, Submission
+from service.runners.open import open_runner
 
 SLOTS, PROBLEMS, ROUNDS, MEAN_DEPTH, LIMIT = 32, 256, 5, 12, 64
 

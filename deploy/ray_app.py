@@ -25,7 +25,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from deploy.ray_models import OpenModel, OpensModel, empty_fleet, open_model
 from service.allocator import limit_allocator
 from service.app import create_app
-from service.http.infer import Service
+from service.http.v1.infer import Service
 from service.settings import Settings, read_settings
 
 Opener = Callable[[Any, str], Awaitable[OpenModel]]

@@ -15,10 +15,10 @@ from model.errors import FathomError
 from service.engine.worker import Worker
 from service.errors import StartupError, UnknownModel, body_of, reply_to
 from service.fleet import Fleet, budget_of, open_worker, title
-from service.http.front import json_response
-from service.metrics import Metrics, ModelMetrics
-from service.runners.choice import check_environment
+from service.http.middleware import json_response
+from service.runners.open import check_environment
 from service.settings import Settings
+from service.telemetry.metrics import Metrics, ModelMetrics
 
 log = logging.getLogger("ray.serve")
 

@@ -182,7 +182,7 @@ def compare(
     b: Annotated[Path, typer.Argument(envvar=ENV + "B", help="The report to hold against it.")],
 ) -> None:
     """Set two reports side by side: the ratio B/A of every figure, and whether it is beyond the noise."""
-    from loadtest.compare import print_comparison
+    from loadtest.analyse.compare import print_comparison
     from loadtest.errors import LoadTestError
 
     try:

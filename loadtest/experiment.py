@@ -3,14 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from loadtest.budgets import bins
-from loadtest.crew import Crew, Measured
-from loadtest.estimates import Fit, fit_line
-from loadtest.limits import ClientHealth, client_health, saturation
+from loadtest.analyse.estimates import Fit, fit_line
+from loadtest.analyse.limits import ClientHealth, client_health, saturation
+from loadtest.analyse.rows import Row, fit_condition, make_row
+from loadtest.analyse.sweep import Point, Search, search
+from loadtest.drive.budgets import bins
+from loadtest.drive.pool import Measured, Pool
+from loadtest.drive.process import Progress
 from loadtest.plan import Cell, Loop, Phase, Plan, alone_cells, load_cells
-from loadtest.rows import Row, fit_condition, make_row
-from loadtest.sweep import Point, Search, search
-from loadtest.worker import Progress
 
 PROBE_RATE = 10.0  # depth-1 requests a second: enough for a median, too few to be a load
 PROBE_SHARE = 0.7  # of the swept rate, when there is no level given
@@ -65,12 +65,12 @@ class Findings:
 
 @dataclass
 class Experiment:
-    """Carries out a plan with a crew. `watch` is told of progress, `ended` of every row as soon as it is
+    """Carries out a plan with a pool. `watch` is told of progress, `ended` of every row as soon as it is
     known.
     """
 
     plan: Plan
-    crew: Crew
+    pool: Pool
     watch: Callable[[Cell, Progress], None]
     ended: Callable[[Row], None]
     _cells: list[Measured] = field(default_factory=list)
@@ -87,19 +87,19 @@ class Experiment:
             if cell.repeat == self.plan.repeats - 1:
                 self._tell(cell)
         if self.plan.sweep:
-            searches = [self._sweep(depth) for depth in self.plan.budgets if not self.crew.interrupted]
+            searches = [self._sweep(depth) for depth in self.plan.budgets if not self.pool.interrupted]
         if self.plan.probe_s and self.plan.alone_s:
             self._measure(self._probe_cell(searches))
         return self._findings(tuple(searches))
 
     def _measure(self, cell: Cell) -> Measured | None:
-        if self.crew.interrupted:
+        if self.pool.interrupted:
             return None
         rate = cell.level + cell.probe_rate
         if cell.loop == "closed":
             quickest = min(self._alone_s.values(), default=0.01)
             rate = cell.level / self._alone_s.get(cell.depth or 0, quickest)
-        measured = self.crew.run(cell, self.crew.size_for(rate, self._cost_s), self.watch)
+        measured = self.pool.run(cell, self.pool.size_for(rate, self._cost_s), self.watch)
         self._cells.append(measured)
         return measured
 
@@ -181,7 +181,7 @@ class Experiment:
             probe=self._probe(rows, fits),
             searches=searches,
             client=tuple(client_health(measured) for measured in self._cells),
-            interrupted=self.crew.interrupted,
+            interrupted=self.pool.interrupted,
         )
 
     def _fits(self, conditions: Sequence[list[Measured]]) -> tuple[LineFit, ...]:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from loadtest.budgets import Mix
+from loadtest.drive.budgets import Mix
 from loadtest.errors import LoadTestError
 
 Phase = Literal["alone", "load", "sweep", "probe"]

@@ -14,17 +14,17 @@ from typing import TypeVar, get_args
 
 from rich.console import Console
 
-from loadtest.budgets import parse_depths, parse_mix
-from loadtest.crew import Crew
+from loadtest.analyse.verdict import judge
+from loadtest.drive.budgets import parse_depths, parse_mix
+from loadtest.drive.pool import Pool
+from loadtest.drive.problems import Problem, generate, read_problems
+from loadtest.drive.process import Setup
+from loadtest.drive.target import Target, dialect, discover, headers, try_once
 from loadtest.errors import LoadTestError
 from loadtest.experiment import Experiment, Findings
-from loadtest.live import LiveView, print_findings
 from loadtest.plan import Arrivals, Halting, Plan, Wire
-from loadtest.problems import Problem, generate, read_problems
-from loadtest.report import build_report, make_folder, write_files
-from loadtest.target import Target, dialect, discover, headers, try_once
-from loadtest.verdict import judge
-from loadtest.worker import Setup
+from loadtest.show.live import LiveView, print_findings
+from loadtest.show.report import build_report, make_folder, write_files
 
 Choice = TypeVar("Choice")
 
@@ -120,7 +120,7 @@ def load_test(plan: Plan, out: Path | None, clip: bool) -> int:
     write_files(report, findings, out)
     print_findings(console, findings, verdict)
 
-    from loadtest.page import write_page  # matplotlib takes a second to load, and nothing above draws
+    from loadtest.show.page import write_page  # matplotlib takes a second to load, and nothing above draws
 
     write_page(report, findings, out)
     console.print(f"Report: {out / 'report.html'}")
@@ -139,11 +139,11 @@ def measure(plan: Plan, target: Target, problems: list[Problem], console: Consol
     )
     title = f"{target.model} at {plan.url}: {plan.loop} loop"
     with (
-        Crew(setup, plan.mix, plan.arrivals, plan.processes, plan.seed) as crew,
-        _interruptible(crew),
+        Pool(setup, plan.mix, plan.arrivals, plan.processes, plan.seed) as pool,
+        _interruptible(pool),
         LiveView(console, title) as view,
     ):
-        return Experiment(plan, crew, view.watch, view.ended).run()
+        return Experiment(plan, pool, view.watch, view.ended).run()
 
 
 def within_limit(plan: Plan, target: Target, clip: bool) -> Plan:
@@ -169,7 +169,7 @@ def choose_problems(plan: Plan, target: Target) -> list[Problem]:
 
 
 @contextmanager
-def _interruptible(crew: Crew) -> Iterator[None]:
+def _interruptible(pool: Pool) -> Iterator[None]:
     """The first Ctrl-C or SIGTERM ends the measuring, and the report is written; the second one ends the
     program.
     """
@@ -178,7 +178,7 @@ def _interruptible(crew: Crew) -> Iterator[None]:
         return
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        crew.interrupt()
+        pool.interrupt()
         restore()
 
     def restore() -> None:

@@ -2,7 +2,7 @@
 
 Every step computes a score per row and criterion; a criterion compares its score with a threshold,
 and a row halts once the comparison has held for `patience` steps running. The functions here are
-the reference in NumPy; the step graph computes the same numbers (model/scores.py), so that what is
+the reference in NumPy; the step graph computes the same numbers (model/network/scores.py), so that what is
 left to do is `decide`, in the service and in calibration alike. Logits are (B, C), states (B, N, D),
 masks (B, N); every score is (B,).
 

@@ -11,26 +11,26 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from service.capture import open_capture
+from service.bundles.repository import Repository
 from service.engine.worker import Worker
 from service.fleet import Fleet, open_fleet, title
-from service.http.doors import add_doors
-from service.http.front import Front, install_error_handlers
-from service.http.infer import Service
-from service.http.infer import router as inference
 from service.http.keys import keys_of
 from service.http.limits import Limits
+from service.http.middleware import Front, install_error_handlers
+from service.http.origins import add_doors
 from service.http.routes import fathom_version, models, operations
-from service.http.running import router as running
-from service.http.schemas import InferRequest, StepEvent
+from service.http.v1.infer import Service
+from service.http.v1.infer import router as inference
+from service.http.v1.running import router as running
+from service.http.v1.schemas import InferRequest, StepEvent
 from service.http.v2.body import OpenInferRequest
 from service.http.v2.repository import router as repository_v2
 from service.http.v2.routes import health as health_v2
 from service.http.v2.routes import router as inference_v2
-from service.metrics import Metrics
-from service.repository import Repository
 from service.settings import Settings
-from service.tracing import open_tracing
+from service.telemetry.capture import open_capture
+from service.telemetry.metrics import Metrics
+from service.telemetry.tracing import open_tracing
 
 ABOUT = """Serves models that think for as many steps as the caller asks.
 
@@ -81,7 +81,7 @@ def create_app(settings: Settings, opener: Callable[[Settings, Metrics], Fleet] 
         description=ABOUT,
         lifespan=lifespan,
         redirect_slashes=False,  # to wherever the caller's Host header says
-        # We have traces of our own (service/tracing.py).
+        # We have traces of our own (service/telemetry/tracing.py).
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.settings = settings

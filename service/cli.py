@@ -102,7 +102,7 @@ def serve(
     """Serve the bundles of a repository over HTTP."""
     try:
         settings = read_settings({name: value for name, value in context.params.items() if value is not None})
-        from service.serving import serve as serve_until_told
+        from service.process import serve as serve_until_told
 
         serve_until_told(settings, _variables())
     except FathomError as error:
@@ -169,7 +169,7 @@ def infer(
 ) -> None:
     """Ask a running server about one problem, or a list of them."""
     from client import Terms
-    from service import show
+    from service import console
 
     given = {name: value for name, value in context.params.items() if value not in (None, False, [], ())}
     terms: dict[str, Any] = {name: given[name] for name in Terms.__annotations__ if name in given}
@@ -182,9 +182,9 @@ def infer(
         problem = _json(sys.stdin.read() if problem == "-" else problem, "the problem")
     with _client(url, api_key) as client:
         if stream:
-            show.stream(client.stream(model, problem, **terms))
+            console.stream(client.stream(model, problem, **terms))
         else:
-            show.answer(client.infer(model, problem, **terms))
+            console.answer(client.infer(model, problem, **terms))
 
 
 def _json(text: str, what: str) -> Any:
@@ -205,11 +205,11 @@ def models(
     api_key: Key = None,
 ) -> None:
     """List the bundles in a repository, or the models of a running server."""
-    from service import show
+    from service import console
 
     if url is not None:
         with _client(url, api_key) as client:
-            show.models([model.as_dict() for model in client.models()])
+            console.models([model.as_dict() for model in client.models()])
         return
     from model.bundle import find_bundles
 
@@ -217,7 +217,7 @@ def models(
         bundles = list(find_bundles(repository))
     except FathomError as error:
         _fail(error.message)
-    show.models([bundle.manifest.model_dump(mode="json") for bundle in bundles])
+    console.models([bundle.manifest.model_dump(mode="json") for bundle in bundles])
 
 
 @contextmanager

@@ -12,15 +12,15 @@ from pathlib import Path
 from model.bundle import Bundle, bundle_folders, no_bundle, read_in_place, version_order
 from model.codecs import CodecLimits, codec_of
 from model.errors import BundleError, RequestError
+from service.bundles.remote import bundles_in_cache, fetch_bundles
 from service.engine.engine import EngineLimits, Observer
 from service.engine.ticket import Budget
 from service.engine.worker import State, Worker
 from service.errors import UnknownModel
-from service.metrics import Metrics
-from service.remote_bundles import bundles_in_cache, fetch_bundles
-from service.runners.choice import check_environment, open_runner
+from service.runners.open import check_environment, open_runner
 from service.runners.runner import Runner
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
 
 log = logging.getLogger("fathom")
 

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
+from service.bundles.reference import reference_of
 from service.errors import StartupError
-from service.reference import reference_of
 
 PREFIX = "FATHOM_"
 

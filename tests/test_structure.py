@@ -20,14 +20,14 @@ MAY_IMPORT = {
     "loadtest": {"loadtest"},
 }
 TORCH_USERS = {
-    "model/adaptive_time.py",
-    "model/layers.py",
-    "model/recurrent.py",
-    "model/perception.py",
-    "model/reading.py",
-    "model/scores.py",
-    "model/served.py",
-    "model/weights.py",
+    "model/network/adaptive_time.py",
+    "model/network/layers.py",
+    "model/network/recurrent.py",
+    "model/network/perception.py",
+    "model/network/reading.py",
+    "model/network/scores.py",
+    "model/network/served.py",
+    "model/network/weights.py",
 }
 
 
@@ -59,7 +59,7 @@ def test_the_client_stands_on_httpx_and_numpy_alone() -> None:
 
 def test_only_the_command_line_of_the_service_uses_the_client() -> None:
     for path in sorted((ROOT / "service").rglob("*.py")):
-        assert "client" not in imports(path) or path.name in ("cli.py", "show.py"), path
+        assert "client" not in imports(path) or path.name in ("cli.py", "console.py"), path
 
 
 def test_fathom_offers_the_client_and_loads_it_when_it_is_used() -> None:

@@ -65,7 +65,7 @@ def train(
     quiet: Annotated[bool, typer.Option(envvar="FATHOM_QUIET", help="Say nothing but errors.")] = False,
 ) -> None:
     """Train a model. Ctrl-C saves; --resume continues to the same result. Under torchrun: data-parallel."""
-    from training.start import start
+    from training.fit import start
 
     chosen = [*(set_ or []), *([f"seed={seed}", f"data_seed={seed}"] if seed is not None else [])]
     with _one_line():
@@ -89,9 +89,9 @@ def evaluate(
 ) -> None:
     """Measure accuracy over difficulty and steps, and every halting criterion; draw the frontier."""
     from training.drafts import drafted
-    from training.evaluate import EvaluationPlan, read_subject, write
-    from training.evaluate import evaluate as measure
-    from training.figures import draw
+    from training.judge.evaluate import EvaluationPlan, read_subject, write
+    from training.judge.evaluate import evaluate as measure
+    from training.judge.figures import draw
 
     console = Console(quiet=quiet, highlight=False)
     with _one_line(), _one_thread():
@@ -125,9 +125,9 @@ def export(
     quiet: Annotated[bool, typer.Option(envvar="FATHOM_QUIET", help="Say nothing but errors.")] = False,
 ) -> None:
     """Export a run as a bundle: ONNX and TorchScript, checked against torch, halting calibrated."""
-    from training.calibrate import CalibrationPlan
-    from training.export import export as write
+    from training.judge.calibrate import CalibrationPlan
     from training.run import read_config
+    from training.ship.export import export as write
 
     console = Console(quiet=quiet)
     with _one_line(), _one_thread():
@@ -161,9 +161,9 @@ def reproduce(
     quiet: Annotated[bool, typer.Option(envvar="FATHOM_QUIET", help="Say nothing but errors.")] = False,
 ) -> None:
     """Repeat an experiment of the paper. What is finished is not done again; Ctrl-C, and it continues."""
-    from training.experiments import experiments
-    from training.reproduce import SHORTCUT_PROBLEMS, shortcuts
-    from training.reproduce import reproduce as carry_out
+    from training.paper.catalogue import experiments
+    from training.paper.reproduce import SHORTCUT_PROBLEMS, shortcuts
+    from training.paper.reproduce import reproduce as carry_out
 
     console = Console(quiet=quiet, highlight=False, soft_wrap=True)
     with _one_line(), _one_thread():
@@ -198,9 +198,9 @@ def promise(
     quiet: Annotated[bool, typer.Option(envvar="FATHOM_QUIET", help="Say nothing but errors.")] = False,
 ) -> None:
     """Check over 100 calibrations that target_accuracy keeps what it promises, on other problems."""
-    from training.evaluate import read_subject
-    from training.promise import TARGETS, PromisePlan, table, write
-    from training.promise import promise as check
+    from training.judge.evaluate import read_subject
+    from training.judge.promise import TARGETS, PromisePlan, table, write
+    from training.judge.promise import promise as check
 
     console = Console(quiet=quiet, highlight=False)
     with _one_line(), _one_thread():

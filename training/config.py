@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from model.config import NOTHING_GIVEN, RecurrentConfig
 from model.errors import FathomError
-from training.tasks.graph import GraphTask
-from training.tasks.logic import LogicTask
-from training.tasks.text import TextTask
+from model.network.config import NOTHING_GIVEN, RecurrentConfig
+from training.tasks.graph.task import GraphTask
+from training.tasks.logic.task import LogicTask
+from training.tasks.text.task import TextTask
 
 TASK_NAME = "task.name"  # in files, not in --set: the command line names the task
 

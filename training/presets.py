@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from model.config import RecurrentConfig
+from model.network.config import RecurrentConfig
 from training.config import DEFAULTS, FAR_BURN_IN, ConfigError, CurriculumConfig, TrainConfig
 from training.task import Task
-from training.tasks.expressions import LONGEST
-from training.tasks.graph import GraphTask
-from training.tasks.logic import LogicTask
-from training.tasks.text import TextTask
+from training.tasks.graph.task import GraphTask
+from training.tasks.logic.expressions import LONGEST
+from training.tasks.logic.task import LogicTask
+from training.tasks.text.task import TextTask
 
 PAPER_GRAPH = TrainConfig(
     task=GraphTask(ask="target", frontier_share=0.0),

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from model.bundle import MANIFEST
-from model.config import RecurrentConfig
-from model.recurrent import RecurrentTransformer
+from model.network.config import RecurrentConfig
+from model.network.recurrent import RecurrentTransformer
 from training import checkpoint
 from training.checkpoint import RunError
 from training.config import TrainConfig, differences, from_json, to_json

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from model.manifest import ClassSpec, CodecSpec, Domain
-from model.perception import Context, Inputs
-from model.recurrent import RecurrentTransformer
+from model.network.perception import Context, Inputs
+from model.network.recurrent import RecurrentTransformer
 
 # False and true, and behind them "not known yet", where that is an answer.
 CLASSES = (

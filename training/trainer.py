@@ -28,8 +28,8 @@ from training import checkpoint
 from training.checkpoint import Checkpoint
 from training.config import ConfigError, TrainConfig
 from training.curriculum import Curriculum
-from training.head import HeadTrainer
-from training.measure import accuracy_at
+from training.halting_head import HeadTrainer
+from training.judge.traces import accuracy_at
 from training.parallel import World
 from training.progress import Display
 from training.run import Metrics, build_network

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.perception import Context, Inputs
-from model.recurrent import RecurrentTransformer, last
+from model.network.perception import Context, Inputs
+from model.network.recurrent import RecurrentTransformer, last
 from training.task import Batch, Task
 
 

@@ -19,10 +19,10 @@ from model.halting import HaltReason
 from model.manifest import Manifest
 from model.row import Bucket, Floats, Layout
 from service.engine.ledger import Ledger
+from service.engine.messages import NOT_FINITE, Event, Finished, Stepped, Submission
+from service.engine.queue import Waiting, WaitingQueue
 from service.engine.slots import Rows, Slots
 from service.engine.thoughts import NOTHING, Shown, end_before, shown_before, thought_of
-from service.engine.waiting import Waiting, WaitingQueue
-from service.engine.work import NOT_FINITE, Event, Finished, Stepped, Submission
 from service.runners.runner import Carry, Flight, Landing, Runner
 
 MOST_PLANS = 64

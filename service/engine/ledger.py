@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine.work import Submission
+from service.engine.messages import Submission
 
 Rows = NDArray[np.intp]
 Flags = NDArray[np.bool_]

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from model.halting import AGREEMENT, TERMS, Criterion, Flags, decide, terms_of
 from model.row import Bucket, Floats
+from service.engine.messages import Submission
+from service.engine.queue import Waiting
 from service.engine.steering import NEVER
-from service.engine.waiting import Waiting
-from service.engine.work import Submission
 
 Rows = NDArray[np.intp]
 

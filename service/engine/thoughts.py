@@ -5,9 +5,9 @@ from __future__ import annotations
 from model.codecs import Tensors
 from model.halting import HaltReason
 from model.row import Floats, Layout
+from service.engine.messages import Thought
+from service.engine.queue import Waiting
 from service.engine.steering import states_of
-from service.engine.waiting import Waiting
-from service.engine.work import Thought
 from service.runners.runner import Carry
 
 Shown = tuple[Floats | None, Floats | None, Tensors | None]  # logits, scores, state

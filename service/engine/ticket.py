@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from model.halting import HaltReason
-from service.engine.work import Event, Finished, Stepped, Submission
+from service.engine.messages import Event, Finished, Stepped, Submission
 
 
 @dataclass

@@ -16,8 +16,8 @@ from model.bundle import Bundle
 from model.codecs import Codec
 from model.row import Layout
 from service.engine.engine import Engine, EngineLimits, Events, Observer
+from service.engine.messages import Problem, Submission
 from service.engine.ticket import Budget, Ticket
-from service.engine.work import Problem, Submission
 from service.errors import Overloaded, StartupError, Unavailable
 from service.runners.runner import Carry, Runner
 

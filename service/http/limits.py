@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from service.engine.messages import Finished, Submission
 from service.engine.ticket import Ticket
-from service.engine.work import Finished, Submission
 from service.engine.worker import Worker
 from service.errors import Overloaded
 from service.http.keys import Caller

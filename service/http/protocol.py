@@ -14,7 +14,7 @@ from uvicorn.server import ServerState
 
 from model.errors import FathomError
 from service.errors import BadRequest, HeadTooLarge, TargetTooLong, Unavailable
-from service.http.patience import Configuration, Patient
+from service.http.timeouts import Configuration, Patient
 
 PIECE = 2048  # bytes that are parsed at a time: what may follow a bound before it is seen
 MOST_UNREAD = 2**18  # bytes of requests that wait for the answers to earlier ones

@@ -13,10 +13,10 @@ from starlette.responses import PlainTextResponse, Response
 from service.engine.worker import Worker
 from service.errors import Unavailable
 from service.fleet import title
-from service.http.front import json_response
-from service.http.infer import Service
 from service.http.keys import check_key
-from service.http.schemas import ErrorBody
+from service.http.middleware import json_response
+from service.http.v1.infer import Service
+from service.http.v1.schemas import ErrorBody
 
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "torch", "numpy", "fastapi", "uvicorn")
 UNKNOWN_MODEL: dict[int | str, dict[str, Any]] = {

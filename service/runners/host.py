@@ -14,8 +14,8 @@ from model.codecs import Tensors
 from model.manifest import Manifest
 from model.row import Arrays, Bucket, Floats, Row
 from service.runners.costs import Costs
-from service.runners.memory import Seat, SlotMemory
 from service.runners.runner import Batch, Carry, Device, Flight, Landing, View, failed
+from service.runners.store import Seat, SlotMemory
 from service.runners.threads import StepThreads, step_threads
 
 CPU_STATE_BYTES = 64 * 1024  # of state per batch: its activations then stay in L2 (benchmarks/batch_size.py)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from client.terms import TAKES, Halting, Intervention, Latents, Samples, Terms
-from service.http import schemas
+from service.http.v1 import schemas
 from tests.service.servers import shipped_running
 
 PAGES = ["docs/client.md", "docs/http.md", "README.md"]

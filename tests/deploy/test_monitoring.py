@@ -17,8 +17,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.metrics import Metrics
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
 from tests.deploy.processes import ROOT, eventually, exactly, fathom_serve, running
 
 PROMETHEUS = ROOT / "deploy/prometheus"

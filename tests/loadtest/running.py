@@ -5,12 +5,12 @@ from typing import Any
 
 from rich.console import Console
 
+from loadtest.analyse.rows import Row
+from loadtest.drive.samples import Sample
+from loadtest.drive.target import discover, try_once
 from loadtest.experiment import Findings
 from loadtest.plan import Plan
-from loadtest.rows import Row
 from loadtest.run import choose_problems, measure
-from loadtest.samples import Sample
-from loadtest.target import discover, try_once
 from tests.loadtest.stub import Stub, serving
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from loadtest.estimates import (
+from loadtest.analyse.estimates import (
     SLICES,
     Condition,
     fit_line,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loadtest.budgets import parse_mix
+from loadtest.drive.budgets import parse_mix
 from loadtest.experiment import Findings
 from tests.loadtest.running import loaded, measured, samples
 from tests.loadtest.stub import Stub, constant, linear, listed, stall

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadtest.budgets import bins, parse_depths, parse_mix
+from loadtest.drive.budgets import bins, parse_depths, parse_mix
 from loadtest.errors import LoadTestError
 from loadtest.plan import Plan, alone_cells, arrivals, load_cells
 

@@ -8,8 +8,15 @@ from typing import Any
 
 import pytest
 
+from loadtest.drive.problems import (
+    generate,
+    graph_problem,
+    logic_problem,
+    read_problems,
+    relation,
+    text_problem,
+)
 from loadtest.errors import LoadTestError
-from loadtest.problems import generate, graph_problem, logic_problem, read_problems, relation, text_problem
 from model.codecs import CodecLimits
 from model.codecs.graph import GraphCodec
 from model.codecs.logic import LogicCodec

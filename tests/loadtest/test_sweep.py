@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from loadtest.sweep import Point, search
+from loadtest.analyse.sweep import Point, search
 
 
 def server(

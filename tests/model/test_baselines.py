@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.adaptive_time import EPSILON, AdaptiveTime
-from model.config import RecurrentConfig
-from model.recurrent import RecurrentTransformer
+from model.network.adaptive_time import EPSILON, AdaptiveTime
+from model.network.config import RecurrentConfig
+from model.network.recurrent import RecurrentTransformer
 from tests.model.test_recurrent import looped, problem
 
 PLAIN = {"width": 16, "heads": 2, "feed_forward": 24, "layer_scale": None, "gate_bias": None}

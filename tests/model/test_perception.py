@@ -12,11 +12,11 @@ import torch
 from model.codecs import CodecLimits
 from model.codecs.generations import GENERATIONS
 from model.codecs.text import START, TextCodec
-from model.config import RecurrentConfig
-from model.perception import FamilyInputs, hands
-from model.recurrent import RecurrentTransformer
-from model.served import ServedModel
-from training.forms import torch_form
+from model.network.config import RecurrentConfig
+from model.network.perception import FamilyInputs, hands
+from model.network.recurrent import RecurrentTransformer
+from model.network.served import ServedModel
+from training.judge.backends import torch_form
 
 CONFIG = RecurrentConfig(
     width=16, heads=2, feed_forward=24, layer_scale=1.0, perception="family", keep_given=True

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from model.codecs.words import ORIGIN, WORDS
-from model.config import RecurrentConfig
-from model.perception import Inputs, SequenceInputs, WordInputs
-from model.reading import Heard, LocalRoutes, NearestRoutes, Routes
-from model.recurrent import RecurrentTransformer, last
-from training.forms import torch_form
+from model.network.config import RecurrentConfig
+from model.network.perception import Inputs, SequenceInputs, WordInputs
+from model.network.reading import Heard, LocalRoutes, NearestRoutes, Routes
+from model.network.recurrent import RecurrentTransformer, last
+from training.judge.backends import torch_form
 
 CHARACTERS = RecurrentConfig(
     width=16,

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from model import halting
-from model.config import RecurrentConfig
 from model.halting import Array
-from model.perception import GraphInputs
-from model.recurrent import RecurrentTransformer, last
-from model.scores import SCORES
-from model.served import ServedModel
-from training.forms import torch_form
+from model.network.config import RecurrentConfig
+from model.network.perception import GraphInputs
+from model.network.recurrent import RecurrentTransformer, last
+from model.network.scores import SCORES
+from model.network.served import ServedModel
+from training.judge.backends import torch_form
 
 ABLATIONS = (
     RecurrentConfig(width=16, heads=2, feed_forward=24),
@@ -133,7 +133,7 @@ def test_what_cannot_be_built_is_refused(field: str, value: float, words: str) -
 
 
 def test_the_scores_of_a_step_are_the_reference_formulas() -> None:
-    """model/scores.py in torch against model/halting.py in NumPy, over several steps and with padding."""
+    """The scores in torch against model/halting.py in NumPy, over several steps and with padding."""
     model = network(ABLATIONS[0])
     inputs = problem(4, 7, seed=2)
     inputs.mask[1, 5:6] = False

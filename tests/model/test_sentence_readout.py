@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.config import RecurrentConfig
 from model.halting import CRITERIA, HaltingRule, decide, probabilities, terms_of
-from model.perception import UNKNOWN, Context, SentencePerception, SequenceInputs, WordInputs
-from model.recurrent import RecurrentTransformer
-from training.forms import torch_form
+from model.network.config import RecurrentConfig
+from model.network.perception import UNKNOWN, Context, SentencePerception, SequenceInputs, WordInputs
+from model.network.recurrent import RecurrentTransformer
+from training.judge.backends import torch_form
 
 CONFIG = RecurrentConfig(
     width=16, heads=2, feed_forward=16, classes=3, layer_scale=1.0, perception="sentences", reading=16

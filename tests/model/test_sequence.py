@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.config import RecurrentConfig
-from model.layers import nearest_match, rotated
-from model.perception import SequenceInputs
-from model.recurrent import RecurrentTransformer
-from training.forms import torch_form
+from model.network.config import RecurrentConfig
+from model.network.layers import nearest_match, rotated
+from model.network.perception import SequenceInputs
+from model.network.recurrent import RecurrentTransformer
+from training.judge.backends import torch_form
 
 NEAREST = RecurrentConfig(
     width=16, heads=4, feed_forward=24, layer_scale=1.0, perception="characters", attention="nearest"

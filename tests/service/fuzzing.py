@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 
 from tests.service.servers import graph_alone
-from tests.service.test_serving import fathom_serve
+from tests.service.test_process import fathom_serve
 
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 USER, ADMIN = "fuzzing-user", "fuzzing-admin"

@@ -31,9 +31,9 @@ from service.app import create_app
 from service.engine.worker import Worker
 from service.fleet import Fleet, budget_of, limits_of
 from service.http.protocol import configuration
-from service.metrics import Metrics
 from service.runners.runner import Batch, Carry, Flight, Landing, View, failed
 from service.settings import Settings, read_settings
+from service.telemetry.metrics import Metrics
 
 PATIENCE = 20  # seconds until a test gives up on something that should have happened
 SCORES = ("confidence", "entropy", "kl", "argmax_stability")

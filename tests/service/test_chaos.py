@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from service.engine.messages import Submission
 from service.engine.ticket import Ticket
-from service.engine.work import Submission
 from service.engine.worker import Worker
 from service.http.protocol import Connection
+from tests.service.bundles.test_repository import Shelf, serving
 from tests.service.chaos import chaos
 from tests.service.crowd import FAILING_NODES, KINDS, NAN_NODES
 from tests.service.servers import Body, Running, chain, eventually
-from tests.service.test_repository import Shelf, serving
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "15"))
 SETTINGS = {

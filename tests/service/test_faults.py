@@ -21,7 +21,7 @@ from tests.service.servers import (
     eventually,
     serving,
 )
-from tests.service.test_serving import LONG, fathom_serve
+from tests.service.test_process import LONG, fathom_serve
 
 TO_THE_END = {"criterion": "none"}
 

@@ -9,7 +9,7 @@ import pytest
 
 from service.variables import complaints
 from tests.service.servers import graph_alone
-from tests.service.test_serving import fathom_serve
+from tests.service.test_process import fathom_serve
 
 
 @pytest.mark.parametrize(

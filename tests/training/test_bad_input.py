@@ -13,12 +13,13 @@ import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
-from training import checkpoint, drafts, evaluate, run
+from training import checkpoint, drafts, run
 from training.checkpoint import Checkpoint, RunError
 from training.cli import app
 from training.config import TrainConfig, configure
 from training.drafts import drafted, swap
-from training.start import start
+from training.fit import start
+from training.judge import evaluate
 
 TINY = [
     "network.width=16",

@@ -10,13 +10,13 @@ import pytest
 
 from model.calibration import Calibration, CalibrationPoint
 from model.halting import CRITERIA, HaltingRule
-from model.scores import SCORES
-from training import promise
-from training.bounds import lower_bound
-from training.calibrate import RULES, Outcomes, calibration_points, choose_default, outcomes, rules_for
+from model.network.scores import SCORES
 from training.checkpoint import RunError
-from training.measure import Trace
-from training.promise import PromisePlan, resampled, table
+from training.judge import promise
+from training.judge.bounds import lower_bound
+from training.judge.calibrate import RULES, Outcomes, calibration_points, choose_default, outcomes, rules_for
+from training.judge.promise import PromisePlan, resampled, table
+from training.judge.traces import Trace
 
 LATENT = SCORES.index("latent_diff")
 

@@ -15,18 +15,18 @@ from rich.console import Console
 from model.bundle import EMBED_ONNX, STEP_ONNX, TORCHSCRIPT, read_bundle
 from model.errors import BundleError, FathomError
 from model.manifest import Manifest
-from model.scores import SCORES
-from model.served import ServedModel
-from training import export as exporting
-from training import parity
-from training.calibrate import CalibrationPlan, rules_for
-from training.evaluate import EvaluationPlan, evaluate, read_subject, write
-from training.export import export
-from training.figures import draw
-from training.start import start
-from training.tasks.graph import GraphTask
-from training.tasks.logic import LogicTask
-from training.tasks.text import TextTask
+from model.network.scores import SCORES
+from model.network.served import ServedModel
+from training.fit import start
+from training.judge.calibrate import CalibrationPlan, rules_for
+from training.judge.evaluate import EvaluationPlan, evaluate, read_subject, write
+from training.judge.figures import draw
+from training.ship import export as exporting
+from training.ship import parity
+from training.ship.export import export
+from training.tasks.graph.task import GraphTask
+from training.tasks.logic.task import LogicTask
+from training.tasks.text.task import TextTask
 
 SMALL = [
     "network.width=16",

@@ -9,7 +9,7 @@ import pytest
 
 from model.codecs.logic import fault_of
 from training.task import NEVER
-from training.tasks.expressions import (
+from training.tasks.logic.expressions import (
     LONGEST_BEYOND,
     SHAPES,
     UNKNOWN,

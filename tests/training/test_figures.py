@@ -13,18 +13,18 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from model.halting import CRITERIA, HaltingRule
-from model.recurrent import RecurrentTransformer
-from model.scores import SCORES
-from training.evaluate import Evaluation, Subject, _summary
-from training.figures import draw
-from training.figures import followed as followed_module
-from training.figures.followed import Followed, follow
-from training.figures.frontier import boundary, draw_frontier
-from training.figures.halting import draw_halting
-from training.figures.look import LOOKS, look
-from training.figures.thresholds import draw_thresholds
-from training.forms import torch_form
-from training.measure import Trace
+from model.network.recurrent import RecurrentTransformer
+from model.network.scores import SCORES
+from training.judge.backends import torch_form
+from training.judge.evaluate import Evaluation, Subject, _summary
+from training.judge.figures import draw
+from training.judge.figures import followed as followed_module
+from training.judge.figures.followed import Followed, follow
+from training.judge.figures.frontier import boundary, draw_frontier
+from training.judge.figures.halting import draw_halting
+from training.judge.figures.style import LOOKS, look
+from training.judge.figures.thresholds import draw_thresholds
+from training.judge.traces import Trace
 from training.presets import preset
 
 TASKS = ("graph", "logic", "text")

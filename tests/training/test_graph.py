@@ -7,10 +7,10 @@ from collections import deque
 import numpy as np
 import pytest
 
-from training.tasks.graph import GraphTask, inputs_of
-from training.tasks.graph_families import FAMILIES
-from training.tasks.graph_generator import UNREACHABLE, Bools, Graphs, distances, negatives, positives
-from training.tasks.graph_negatives import ancestors, matched_negatives, rewired
+from training.tasks.graph.generator import UNREACHABLE, Bools, Graphs, distances, negatives, positives
+from training.tasks.graph.negatives import ancestors, matched_negatives, rewired
+from training.tasks.graph.task import GraphTask, inputs_of
+from training.tasks.graph.unusual import FAMILIES
 
 
 def search(edges: Bools, source: int) -> list[int]:

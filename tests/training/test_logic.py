@@ -12,14 +12,14 @@ from rich.console import Console
 
 from model.codecs import CodecLimits
 from model.codecs.logic import LogicCodec
-from model.perception import Inputs, SequenceInputs
+from model.network.perception import Inputs, SequenceInputs
 from tests.training.test_expressions import by_python, drawn
 from training import checkpoint, run
 from training.config import LOGIC, ConfigError, configure, from_json, to_json
+from training.fit import start
 from training.parallel import World
-from training.start import start
 from training.task import NEVER, Batch, Schedule
-from training.tasks.expressions import (
+from training.tasks.logic.expressions import (
     DEEP,
     LONGEST,
     LONGEST_BEYOND,
@@ -28,7 +28,7 @@ from training.tasks.expressions import (
     longest,
     parts_of,
 )
-from training.tasks.logic import BLANK, QUIET_STEPS, SIGNS, WIDE, LogicTask, inputs_of
+from training.tasks.logic.task import BLANK, QUIET_STEPS, SIGNS, WIDE, LogicTask, inputs_of
 from training.trainer import Trainer
 
 TASK = LogicTask()

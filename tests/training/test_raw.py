@@ -10,19 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training import reproduce
 from training.config import ConfigError, configure
-from training.experiments import experiments
-from training.paper import OURS
+from training.paper import reproduce
+from training.paper.catalogue import experiments
+from training.paper.experiment import Cited, Experiment, Measure, Progression, Variant
+from training.paper.progression import GIVEN, PROTOCOL, PUBLISHED, RAW, progression
+from training.paper.reading_ablations import RAW_LOGIC, RAW_TEXT
+from training.paper.replications import OURS
+from training.paper.reproduce import Job, carry_through
 from training.parallel import joined
 from training.presets import PRESETS
-from training.progression import GIVEN, PROTOCOL, PUBLISHED, RAW, progression
-from training.raw import RAW_LOGIC, RAW_TEXT
-from training.reproduce import Job, carry_through
-from training.tasks.expressions import depth_of, value_of
-from training.tasks.logic import CHARACTERS, LogicTask
+from training.tasks.logic.expressions import depth_of, value_of
+from training.tasks.logic.task import CHARACTERS, LogicTask
 from training.trainer import Trainer
-from training.variants import Cited, Experiment, Measure, Progression, Variant
 
 VARIANTS = (*RAW_LOGIC.variants, *RAW_TEXT.variants)
 

@@ -12,10 +12,10 @@ from rich.console import Console
 
 from model.bundle import Bundle
 from model.codecs import CodecLimits, codec_of
-from model.scores import SCORES
-from training.calibrate import CalibrationPlan
-from training.export import export
-from training.start import start
+from model.network.scores import SCORES
+from training.fit import start
+from training.judge.calibrate import CalibrationPlan
+from training.ship.export import export
 
 SMALL = [
     "network.width=16",

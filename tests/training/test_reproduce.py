@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from model.config import RecurrentConfig
-from training import checkpoint, reproduce
+from model.network.config import RecurrentConfig
+from training import checkpoint
 from training.checkpoint import RunError
 from training.config import TrainConfig
-from training.experiments import experiments
-from training.paper import BASELINES, OURS
-from training.reproduce import Job, carry_through, shortcuts
+from training.paper import reproduce
+from training.paper.catalogue import experiments
+from training.paper.experiment import Experiment, Measure, Progression, Variant
+from training.paper.replications import BASELINES, OURS
+from training.paper.reproduce import Job, carry_through, shortcuts
 from training.trainer import Interrupted, Trainer
-from training.variants import Experiment, Measure, Progression, Variant
 
 TINY = replace(
     OURS.config,

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.perception import Context, SequenceInputs
-from model.recurrent import RecurrentTransformer, last
+from model.network.perception import Context, SequenceInputs
+from model.network.recurrent import RecurrentTransformer, last
 from training.config import LOGIC, TrainConfig, configure
 from training.parallel import World
 from training.presets import WORDS

@@ -14,17 +14,17 @@ from model.codecs import CodecLimits
 from model.codecs.sentences import offset_of
 from model.codecs.text import TextCodec
 from model.codecs.words import LENGTH, NAMES, ORIGIN, WORDS, WordsCodec
-from model.perception import WordInputs
-from training.calibrate import CalibrationPlan
+from model.network.perception import WordInputs
 from training.config import ConfigError, configure
-from training.evaluate import read_subject
-from training.export import export
+from training.fit import start
+from training.judge.calibrate import CalibrationPlan
+from training.judge.evaluate import read_subject
 from training.presets import PAPER
 from training.presets import WORDS as WORDS_PRESET
-from training.start import start
+from training.ship.export import export
 from training.task import Problems
-from training.tasks.families import relatives
-from training.tasks.text import TextTask
+from training.tasks.text.families import relatives
+from training.tasks.text.task import TextTask
 
 TASK = TextTask(interface="words", tree_share=0, frontier_share=0, min_links=2)
 COUNTING = TextTask(interface="sentences")

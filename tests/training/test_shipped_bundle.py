@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from model.perception import GraphInputs
-from training.evaluate import Subject, read_subject
-from training.measure import trace
+from model.network.perception import GraphInputs
+from training.judge.evaluate import Subject, read_subject
+from training.judge.traces import trace
 from training.task import Problems
-from training.tasks.graph_families import FAMILIES, LARGE
+from training.tasks.graph.unusual import FAMILIES, LARGE
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "graph" / "1"
 

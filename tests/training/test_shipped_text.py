@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from training.evaluate import Subject, read_subject
-from training.measure import trace
+from training.judge.evaluate import Subject, read_subject
+from training.judge.traces import trace
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "text" / "1"
 

@@ -13,9 +13,9 @@ from model.codecs import CodecLimits
 from model.codecs.generations import GENERATIONS, Kin, later
 from model.codecs.sentences import REACH, relation_of
 from model.codecs.words import ASK, BLANK, LENGTH, NAME, NAMES, ORIGIN, RELATION, STOP, WORDS, WordsCodec
-from model.perception import HANDS, WordInputs, hands
+from model.network.perception import HANDS, WordInputs, hands
 from training.task import NEVER, Batch, Schedule
-from training.tasks.stories import (
+from training.tasks.text.stories import (
     COMMON,
     EQUAL,
     GENERATION,
@@ -34,7 +34,7 @@ from training.tasks.stories import (
     told,
     unusual_stories,
 )
-from training.tasks.text import TextTask
+from training.tasks.text.task import TextTask
 
 PLAIN = Taste(quiet=0, cut=0)
 TASK = TextTask(interface="sentences")

@@ -17,10 +17,10 @@ from model.codecs.sentences import REACH, relation_of
 from model.codecs.text import START, TextCodec
 from training import run
 from training.config import TEXT, ConfigError, configure, from_json, to_json
-from training.measure import accuracy_at
-from training.start import start
-from training.tasks.families import KINDS, STRANGER, Bools, chains, relatives, trees
-from training.tasks.text import TextTask, inputs_of
+from training.fit import start
+from training.judge.traces import accuracy_at
+from training.tasks.text.families import KINDS, STRANGER, Bools, chains, relatives, trees
+from training.tasks.text.task import TextTask, inputs_of
 
 TASK = TextTask()
 

@@ -22,11 +22,11 @@ from training import checkpoint, run
 from training.checkpoint import Checkpoint, RunError
 from training.config import DEFAULTS, ConfigError, TrainConfig, as_dict, configure, from_json, to_json
 from training.curriculum import Curriculum
-from training.head import stays_right
-from training.measure import accuracy_at
+from training.fit import start
+from training.halting_head import stays_right
+from training.judge.traces import accuracy_at
 from training.parallel import World
 from training.presets import PAPER, PAPER_SMALL, PRESETS
-from training.start import start
 from training.trainer import Trainer, learning_rate
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,9 +13,9 @@ from model.codecs import Tensors
 from model.errors import RequestError
 from model.manifest import Manifest, TensorSpec
 from model.row import Bucket, Layout, Row
-from service.engine.work import EVENT_BYTES, READOUT_BYTES, Finished, Problem, Submission
+from service.engine.messages import EVENT_BYTES, READOUT_BYTES, Finished, Problem, Submission
 from service.engine.worker import Worker
-from service.http.requests import Origin
+from service.http.v1.requests import Origin
 from service.http.v2.body import Asked, Input, Parameters, Tensor
 from service.http.v2.tensors import DATATYPES, Values, from_bytes, from_lists
 from service.runners.runner import View

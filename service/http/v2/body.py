@@ -11,9 +11,9 @@ from pydantic import BaseModel, Field, ValidationError
 from model.bounds import MOST_AXES, MOST_TENSORS
 from model.errors import RequestError
 from model.halting import FAR, MOST_STEPS
-from service.http.answers import to_json
-from service.http.requests import EXPECTED, read_json
-from service.http.schemas import LONGEST_DEADLINE, LONGEST_NAME, Part
+from service.http.v1.answers import to_json
+from service.http.v1.requests import EXPECTED, read_json
+from service.http.v1.schemas import LONGEST_DEADLINE, LONGEST_NAME, Part
 from service.http.v2.tensors import Values, datatype_of, to_bytes
 
 HEADER_LENGTH = "inference-header-content-length"

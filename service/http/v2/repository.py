@@ -8,12 +8,12 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from model.errors import RequestError
-from service.http.front import json_response
-from service.http.infer import Service
+from service.bundles.repository import Repository
 from service.http.keys import check_admin, check_key
-from service.http.requests import read_json
+from service.http.middleware import json_response
+from service.http.v1.infer import Service
+from service.http.v1.requests import read_json
 from service.http.v2.routes import errors
-from service.repository import Repository
 
 ADMIN = errors(_403="The key is not for administration, or the server has none that is.")
 router = APIRouter(tags=["open inference protocol"])

@@ -11,21 +11,21 @@ from starlette.responses import Response
 
 from model.halting import HaltReason
 from model.manifest import TensorSpec
-from service.engine.work import Finished
+from service.bundles.repository import Repository
+from service.engine.messages import Finished
 from service.engine.worker import Worker
 from service.errors import Unavailable, UnknownModel
 from service.fleet import Fleet
-from service.http.answers import raise_if_all_failed
-from service.http.client import GONE, waiting_client
-from service.http.front import json_response
-from service.http.infer import SMALL_BODY, Service
 from service.http.keys import Caller, check_key
-from service.http.requests import Origin
+from service.http.middleware import json_response
+from service.http.peer import GONE, waiting_client
 from service.http.routes import fathom_version
+from service.http.v1.answers import raise_if_all_failed
+from service.http.v1.infer import SMALL_BODY, Service
+from service.http.v1.requests import Origin
 from service.http.v2.batch import HALT_REASON, LOGITS, STEPS, Job, job_of
 from service.http.v2.body import HEADER_LENGTH, OpenInferAnswer, answer_bytes, read_request
 from service.http.v2.tensors import BYTES, DATATYPES
-from service.repository import Repository
 
 EXTENSIONS = ("binary_tensor_data", "model_repository", "parameters")
 SMALL_ANSWER = 2**14  # values

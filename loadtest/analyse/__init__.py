@@ -1,0 +1,1 @@
+"""What the samples mean: figures with their uncertainty, limits, verdicts."""

@@ -1,0 +1,1 @@
+"""Who sends: client processes, what they send, and to whom."""

@@ -1,0 +1,1 @@
+"""Where bundles come from: folders on disk, references to elsewhere, loading while serving."""

@@ -1,0 +1,133 @@
+"""The queue in front of the slots: whoever is out of time first, then whoever has had least."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from itertools import count
+
+from service.engine.ledger import Ledger
+from service.engine.messages import Problem, Submission, Thought
+from service.engine.tally import Tally
+from service.runners.runner import Carry
+
+
+@dataclass(eq=False)
+class Waiting:
+    """One problem, and what it takes along when it goes into a slot and comes out again."""
+
+    submission: Submission
+    index: int
+    carry: Carry
+    since: float  # when it began to wait, on the engine's clock
+    queued: float = 0.0  # seconds it had waited before that
+    held_for: int = 0  # steps running for which its criterion has held
+    embedding: float = 0.0  # seconds that it took to be embedded, with others
+    begun_at: int = 0  # the depth at which this request began
+    steered: int = 0  # the last step before which its state was changed
+    tally: Tally | None = None
+    deadline: float | None = None  # on the engine's clock
+    stopped: bool = False  # by its caller: it takes no step more than it must to answer
+    gone: bool = field(default=False)  # taken or cancelled; the queues drop it when they meet it
+    timed: bool = field(default=False)  # among the deadlines
+
+    @property
+    def problem(self) -> Problem:
+        return self.submission.problems[self.index]
+
+
+class WaitingQueue:
+    """Problems that wait for a slot.
+
+    A problem whose deadline has passed while it waited goes first: it takes one step and leaves, which
+    is the best that can still be done for it and costs others one step.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._lines: dict[Submission, deque[Waiting]] = {}
+        self._deadlines: list[tuple[float, int, Waiting]] = []
+        self._order = count()
+        self._length = 0
+        self.steps = 0  # the most that all of them may take
+
+    def __len__(self) -> int:
+        return self._length
+
+    def push(self, submission: Submission, now: float) -> None:
+        """Queue every problem of a submission, in which the ledger has entered it."""
+        line = self._lines[submission] = deque()
+        for index, problem in enumerate(submission.problems):
+            work = Waiting(submission, index, Carry(problem.row), since=now, deadline=problem.deadline)
+            if problem.before is not None:
+                _go_on(work, problem.before)
+            if problem.tallies and work.tally is None:
+                work.tally = Tally()
+            line.append(work)
+            self._count(work, 1)
+            self._watch(work)
+
+    def push_back(self, work: Waiting) -> None:
+        """Queue a problem that had a slot, before its siblings."""
+        work.gone = False
+        self._lines.setdefault(work.submission, deque()).appendleft(work)
+        self._count(work, 1)
+        self._watch(work)
+
+    def first(self, now: float) -> Waiting:
+        """Whose turn it is; it stays in the queue, which must not be empty."""
+        while self._deadlines and self._deadlines[0][2].gone:
+            heapq.heappop(self._deadlines)[2].timed = False
+        if self._deadlines and self._deadlines[0][0] <= now:
+            return self._deadlines[0][2]
+        line = self._lines[self._ledger.next()]
+        while line[0].gone:
+            line.popleft()
+        return line[0]
+
+    def of(self, submission: Submission) -> list[Waiting]:
+        """A submission's problems that wait."""
+        return [work for work in self._lines.get(submission, ()) if not work.gone]
+
+    def hurry(self, work: Waiting) -> None:
+        """A problem that waits is out of time from now on."""
+        work.deadline, work.timed = -math.inf, False
+        self._watch(work)
+
+    def take(self, work: Waiting) -> Waiting:
+        """Take a problem out of the queue."""
+        work.gone = True
+        self._count(work, -1)
+        line = self._lines[work.submission]
+        while line and line[0].gone:
+            line.popleft()
+        if not line:
+            del self._lines[work.submission]
+        return work
+
+    def cancel(self, submission: Submission) -> list[Waiting]:
+        """Take all of a submission's problems out."""
+        return [self.take(work) for work in self.of(submission)]
+
+    def _count(self, work: Waiting, one: int) -> None:
+        self._length += one
+        self.steps += one * (work.problem.max_steps - work.carry.depth)
+
+    def _watch(self, work: Waiting) -> None:
+        if work.deadline is None or work.timed:
+            return
+        if len(self._deadlines) > 2 * self._length + 64:  # of those who have gone; do not keep them alive
+            self._deadlines = [entry for entry in self._deadlines if not entry[2].gone]
+            heapq.heapify(self._deadlines)
+        work.timed = True
+        heapq.heappush(self._deadlines, (work.deadline, next(self._order), work))
+
+
+def _go_on(work: Waiting, before: Thought) -> None:
+    """A problem that has been thought about before stands where it stood."""
+    work.carry, work.begun_at = before.carry, before.carry.depth
+    work.held_for = before.held_for if work.problem.goes_on_as_before else 0
+    if work.problem.tallies and before.tally is not None:
+        work.tally = before.tally.copy()

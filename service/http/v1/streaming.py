@@ -1,0 +1,172 @@
+"""Streams of steps: server-sent events, or binary frames for callers who want raw tensors.
+
+A stream is `step` events and then exactly one `done` or `error`. It never ends cleanly without one:
+where even the error cannot be sent, the connection is cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import struct
+import time
+from contextlib import suppress
+from functools import partial
+from typing import Any, Protocol
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from model.errors import FathomError
+from service.engine.messages import Finished, Stepped
+from service.engine.ticket import Ticket
+from service.errors import body_of, error_body, reply_to
+from service.http.peer import GONE, Client, waiting_client
+from service.http.threads import Threads
+from service.http.v1.answers import Answers, raise_if_all_failed, to_json
+from service.http.v1.latents import FramePacker, JsonPacker, Packer
+from service.http.v1.requests import Job
+
+log = logging.getLogger("fathom")
+SSE = "text/event-stream"
+FRAMES = "application/vnd.fathom.frames"
+
+
+class Format(Protocol):
+    """How events become bytes."""
+
+    media_type: str
+    packer: Packer
+    ping: bytes  # what keeps a silent connection open; empty: nothing does
+
+    def encode(self, event: str, data: dict[str, Any]) -> bytes: ...
+
+
+class SseFormat:
+    """`event:` and `data:` lines."""
+
+    media_type = SSE
+    ping = b": ping\n\n"
+
+    def __init__(self, job: Job) -> None:
+        self.packer: Packer = JsonPacker(job.latents.encoding)
+
+    def encode(self, event: str, data: dict[str, Any]) -> bytes:
+        return b"event: %b\ndata: %b\n\n" % (event.encode(), to_json(data))
+
+
+class FrameFormat:
+    """u32 little-endian JSON length | JSON, with the event's name as `event` | raw tensors."""
+
+    media_type = FRAMES
+    ping = b""
+
+    def __init__(self) -> None:
+        self._raw = FramePacker()
+        self.packer: Packer = self._raw
+
+    def encode(self, event: str, data: dict[str, Any]) -> bytes:
+        raw = self._raw.take()
+        header = to_json({"event": event, **data})
+        return struct.pack("<I", len(header)) + header + (b"" if event == "error" else raw)
+
+
+class EventStream(Response):
+    """The response that follows a ticket to its end.
+
+    The status line goes out at once: whoever gets here has been validated and admitted to the queue.
+    """
+
+    def __init__(
+        self, ticket: Ticket, job: Job, format_: Format, ping_seconds: float, threads: Threads
+    ) -> None:
+        super().__init__(media_type=format_.media_type)
+        del self.headers["content-length"]
+        self.headers["cache-control"] = "no-cache"
+        self.headers["x-accel-buffering"] = "no"  # nginx would hold events back
+        self._ticket = ticket
+        self._steered = job.steered
+        self._format = format_
+        self._answers = Answers(job, format_.packer)
+        self._ping_seconds = ping_seconds
+        self._threads = threads
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with waiting_client(receive, self._ticket) as client:
+            try:
+                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                wire = Wire(send, self._format.ping, self._ping_seconds)
+                async with wire:
+                    status = await self._follow(wire, client)
+                scope["state"]["outcome"] = GONE if client.gone else status
+                await send({"type": "http.response.body", "body": b""})
+            except OSError:  # how some servers tell of a client that has gone
+                scope["state"]["outcome"] = GONE
+
+    async def _follow(self, wire: Wire, client: Client) -> int:
+        """Send every event; returns the status that the outcome would have had without a stream."""
+        ends: list[Finished] = []
+        try:
+            async for events in self._ticket:
+                if client.gone:
+                    return GONE
+                ends += [event for event in events if isinstance(event, Finished)]
+                steps = [event for event in events if isinstance(event, Stepped)]
+                if steps:  # one write for all that an engine's step has shown
+                    small = self._answers.are_small(steps)
+                    await wire.write(await self._threads.run(small, partial(self._steps, steps)))
+            raise_if_all_failed(ends, self._ticket.stopped, self._steered)
+            small = self._answers.are_small(ends)
+            await wire.write(await self._threads.run(small, lambda: self._done(ends)))
+        except OSError:
+            raise
+        except FathomError as error:
+            await wire.write(self._format.encode("error", body_of(error)))
+            return reply_to(error).status
+        except Exception:
+            log.exception("a stream broke down")
+            await wire.write(
+                self._format.encode("error", error_body("internal", "the stream broke down; try again"))
+            )
+            return 500
+        return 200
+
+    def _steps(self, steps: list[Stepped]) -> bytes:
+        return b"".join(self._format.encode("step", self._answers.step(event)) for event in steps)
+
+    def _done(self, ends: list[Finished]) -> bytes:
+        dropped = {"dropped_steps": self._ticket.dropped_steps}
+        return self._format.encode("done", {**self._answers.whole(ends), **dropped})
+
+
+class Wire:
+    """Sends pieces of a body, and a ping whenever it has been silent for too long."""
+
+    def __init__(self, send: Send, ping: bytes, ping_seconds: float) -> None:
+        self._send = send
+        self._ping = ping
+        self._ping_seconds = ping_seconds
+        self._last = time.monotonic()
+        self._pinger: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> None:
+        self._pinger = asyncio.create_task(self._keep_open()) if self._ping else None
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._pinger:
+            self._pinger.cancel()
+
+    async def write(self, piece: bytes) -> None:
+        """Waits while the client reads more slowly than we write."""
+        await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+        self._last = time.monotonic()
+        await asyncio.sleep(0)  # a stream with much to say must not keep the others waiting
+
+    async def _keep_open(self) -> None:
+        with suppress(OSError):  # the client has gone; the one who writes events will notice
+            while True:
+                silent = time.monotonic() - self._last
+                if silent >= self._ping_seconds:
+                    await self.write(self._ping)
+                    silent = 0.0
+                await asyncio.sleep(self._ping_seconds - silent)

@@ -1,0 +1,122 @@
+"""A ticket: events in order, a reader who may be slow, and a budget that many share."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+
+from model.halting import HaltReason
+from service.engine.messages import Event, Finished, Problem, Stepped, Submission
+from service.engine.ticket import Budget, Ticket
+from tests.service.fakes import plan
+
+LOGITS = np.zeros(2, np.float32)
+
+
+def submission(problems: int = 1) -> Submission:
+    return Submission(tuple(Problem(plan(n), max_steps=1000) for n in range(problems)), 0.0)
+
+
+def step(number: int, index: int = 0, last: bool = False, bytes_: int = 0) -> Stepped:
+    state = {"state": np.zeros(bytes_, np.uint8)} if bytes_ else None
+    return Stepped(index, number, LOGITS, LOGITS, state, last)
+
+
+EACH = step(1).nbytes
+
+
+def end(index: int = 0) -> Finished:
+    return Finished(index, 1, HaltReason.BUDGET, LOGITS, LOGITS)
+
+
+def read(ticket: Ticket) -> list[Event]:
+    """All there is, when the last problem has ended."""
+
+    async def collect() -> list[Event]:
+        return [event async for events in ticket for event in events]
+
+    return asyncio.run(asyncio.wait_for(collect(), 10))
+
+
+def steps(events: list[Event]) -> list[int]:
+    return [event.step for event in events if isinstance(event, Stepped)]
+
+
+def test_a_reader_in_time_gets_everything_in_order() -> None:
+    ticket = Ticket(submission(), lambda _: None, Budget(10**6, 10**6))
+    for number in range(1, 20):
+        ticket.put(step(number))
+    assert ticket.put(end())
+    events = read(ticket)
+    assert steps(events) == list(range(1, 20))
+    assert isinstance(events[-1], Finished)
+    assert ticket.dropped_steps == 0
+
+
+def test_what_a_slow_reader_leaves_is_dropped_oldest_first_and_counted() -> None:
+    budget = Budget(10 * EACH, 10**9)
+    ticket = Ticket(submission(), lambda _: None, budget)
+    for number in range(1, 1001):
+        ticket.put(step(number, last=number == 1000))
+        assert budget.used <= 10 * EACH
+    ticket.put(end())
+    assert steps(read(ticket)) == list(range(991, 1001))
+    assert ticket.dropped_steps == 990
+    assert budget.used == 0
+
+
+def test_the_last_step_of_a_problem_is_never_dropped_however_little_may_be_kept() -> None:
+    ticket = Ticket(submission(3), lambda _: None, Budget(1, 1))
+    for number in range(1, 50):
+        for index in range(3):
+            ticket.put(step(number, index, last=number == 10 * (index + 1)))
+    for index in range(3):
+        ticket.put(end(index))
+    assert steps(read(ticket)) == [10, 20, 30]
+
+
+def test_states_count_with_their_size() -> None:
+    ticket = Ticket(submission(), lambda _: None, Budget(10**6, 10**9))
+    for number in range(1, 11):
+        ticket.put(step(number, bytes_=300_000))
+    ticket.put(end())
+    assert steps(read(ticket)) == [8, 9, 10]
+
+
+def test_all_readers_together_have_a_bound_too() -> None:
+    budget = Budget(10**6, 20 * EACH)
+    tickets = [Ticket(submission(), lambda _: None, budget) for _ in range(4)]
+    for number in range(1, 101):
+        for ticket in tickets:
+            ticket.put(step(number))
+            assert budget.used <= 20 * EACH
+    for ticket in tickets:
+        ticket.close()
+    assert budget.used == 0
+
+
+def test_what_is_reserved_is_never_dropped_and_is_given_back() -> None:
+    budget = Budget(EACH, EACH)
+    ticket = Ticket(submission(), lambda _: None, budget, reserved=500)
+    for number in range(1, 101):
+        ticket.put(step(number))
+    ticket.put(end())
+    assert len(steps(read(ticket))) == 100
+    assert budget.used == 500
+    ticket.close()
+    ticket.close()
+    assert budget.used == 0
+
+
+def test_what_comes_after_the_reader_has_left_is_not_kept() -> None:
+    left: list[Submission] = []
+    budget = Budget(10**6, 10**6)
+    ticket = Ticket(submission(), left.append, budget)
+    ticket.put(step(1))
+    ticket.close()
+    assert left == [ticket.submission]
+    for number in range(2, 100):
+        ticket.put(step(number))
+    assert budget.used == 0
+    assert ticket.put(end()), "the engine must still learn that it was the last"
