@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import TYPE_CHECKING, Any
+from importlib import metadata
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -12,10 +13,12 @@ from typer.core import TyperCommand, TyperGroup
 if TYPE_CHECKING:
     from client import *  # noqa: F403
 
+DISTRIBUTION = "fathom-depth"
 COMMANDS = {  # name: (module whose `app` has it, one line of help)
     "serve": ("service.cli", "Serve the bundles of a repository over HTTP."),
-    "infer": ("service.cli", "Ask a running server about one problem, or a list of them."),
-    "models": ("service.cli", "List the bundles in a repository, or the models of a running server."),
+    "infer": ("client.cli", "Ask a running server about one problem, a list, or a file of them."),
+    "models": ("client.cli", "List the models of a running server."),
+    "check": ("service.cli", "Try a bundle: what is wrong with it, and what a server will do with it."),
     "key": ("service.cli", "Make an API key, and its line for a server's file of keys."),
     "train": ("training.cli", "Train a depth-recurrent network on a task."),
     "evaluate": ("training.cli", "Measure a trained network over difficulty and steps."),
@@ -29,7 +32,9 @@ EXTRAS = {  # module that may be missing: the extra that brings it
     "onnx": "train",
     "onnxscript": "train",
     "safetensors": "train",
+    "scipy": "train",
     "onnxruntime": "cpu",
+    "matplotlib": "plot",
 }
 
 
@@ -45,28 +50,49 @@ def __getattr__(name: str) -> Any:
 class Commands(TyperGroup):
     """Lists every command by name and help alone, and imports the one that is called."""
 
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
-        return list(COMMANDS)
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = {name: TyperCommand(name, help=words) for name, (_, words) in COMMANDS.items()}
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
-        """A stand-in, for the list of commands and for spelling suggestions."""
-        return TyperCommand(cmd_name, help=COMMANDS[cmd_name][1]) if cmd_name in COMMANDS else None
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Without a <bool> behind what takes no value, which is what help would show."""
+        return _shown(super().get_params(ctx))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The real command, once it is called."""
+        """The real command, once it is called, or completed."""
         name, _, rest = super().resolve_command(ctx, args)
-        assert name is not None, "a command was found without its name"
+        if name is None:  # completion looks for what is no command, too
+            return None, None, rest
         module = importlib.import_module(COMMANDS[name][0])
         mounted = typer.main.get_command(module.app)
         own: dict[str, Any] = getattr(mounted, "commands", {})
-        return name, own.get(name, mounted), rest
+        command = own.get(name, mounted)
+        _shown(command.get_params(ctx))
+        return name, command, rest
 
 
-app = typer.Typer(cls=Commands, add_completion=False, no_args_is_help=True)
+def _shown(options: list[Any]) -> list[Any]:
+    for option in options:
+        if getattr(option, "is_flag", False) and option.metavar is None:
+            option.metavar = ""
+    return options
+
+
+app = typer.Typer(cls=Commands, no_args_is_help=True)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fathom {metadata.version(DISTRIBUTION)}")
+        raise typer.Exit
 
 
 @app.callback()
-def fathom() -> None:
+def fathom(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
     """Adaptive-depth inference: models that think for as many steps as you ask."""
 
 
@@ -79,7 +105,7 @@ def main() -> None:
         if extra is None:
             raise
         typer.echo(
-            f"fathom: this needs {error.name}; install it with: pip install 'fathom[{extra}]'", err=True
+            f"fathom: this needs {error.name}; install it with: pip install 'fathom-depth[{extra}]'", err=True
         )
         sys.exit(2)
 

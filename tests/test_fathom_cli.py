@@ -1,40 +1,26 @@
-"""The command `fathom`: what it lists, what it imports for that, and the client commands."""
+"""The command `fathom`: what it lists, what it imports for that, and what it says to a typo."""
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from importlib import metadata
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
 
-from client import Halting, Terms
-from fathom import COMMANDS
-from tests.service.servers import Running, chain, counting_bundle, serving
-
-
-def fathom(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "fathom", *words], capture_output=True, text=True, input=stdin
-    )
+from fathom import COMMANDS, app
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Running]:
-    with serving(counting_bundle(), api_keys="open-sesame") as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def client_settings(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FATHOM_URL", str(server.client.base_url))
-    monkeypatch.setenv("FATHOM_API_KEY", "open-sesame")
+def said(*words: str, **more: Any) -> Result:
+    """What the command says, in this process."""
+    return CliRunner().invoke(app, words, prog_name="fathom", **more)
 
 
 def test_help_lists_every_command_in_a_line() -> None:
-    done = fathom("--help")
-    assert done.returncode == 0
+    done = said("--help")
+    assert done.exit_code == 0
     for name, (_, summary) in COMMANDS.items():
         assert name in done.stdout
         assert summary.split(",")[0][:40] in done.stdout
@@ -53,14 +39,30 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize("name", ["serve", "infer", "models"])
-def test_every_command_has_help(name: str) -> None:
-    done = fathom(name, "--help")
-    assert done.returncode == 0
-    assert f"Usage: fathom {name}" in done.stdout
+def test_every_command_has_help_without_a_type_behind_what_takes_no_value(name: str) -> None:
+    shown = said(name, "--help").stdout
+    assert f"Usage: fathom {name}" in shown
+    assert "bool" not in shown
+    assert "bool" not in said("--help").stdout
 
 
-def test_an_unknown_command_is_a_usage_error() -> None:
-    assert fathom("srve").returncode == 2
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["srve"], "Did you mean 'serve'?"),
+        (["model"], "Did you mean 'models'?"),
+        (["infer", "graph", "--max-step", "3"], "--max-steps"),
+    ],
+)
+def test_a_typo_in_a_command_or_a_flag_is_told_what_was_meant(words: list[str], meant: str) -> None:
+    done = said(*words)
+    assert done.exit_code == 2
+    assert meant in done.stderr
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    done = said("--version")
+    assert (done.exit_code, done.stdout) == (0, f"fathom {metadata.version('fathom-depth')}\n")
 
 
 def test_a_missing_library_ends_in_one_line_that_says_what_to_install() -> None:
@@ -76,58 +78,4 @@ def test_a_missing_library_ends_in_one_line_that_says_what_to_install() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr == "fathom: this needs torch; install it with: pip install 'fathom[train]'\n"
-
-
-def test_infer_prints_the_answer_as_json_for_programs() -> None:
-    done = fathom("infer", "graph", json.dumps(chain(4)), "--max-steps", "9")
-    assert done.returncode == 0, done.stderr
-    (result,) = json.loads(done.stdout)["results"]
-    assert (result["answer"], result["steps"], result["max_steps"]) == (True, 4, 9)
-
-
-def test_infer_streams_a_line_per_event() -> None:
-    done = fathom("infer", "graph", "-", "--stream", stdin=json.dumps(chain(3)))
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [line["event"] for line in lines] == ["step", "step", "step", "done"]
-
-
-def test_infer_has_a_flag_for_every_field_of_a_request() -> None:
-    shown = fathom("infer", "--help").stdout
-    for name in {*Terms.__annotations__, *Halting.__annotations__} - {"halting"}:
-        assert f"--{name.replace('_', '-')}" in shown, name
-    rule = ("--criterion", "confidence", "--threshold", "0.7", "--patience", "2")
-    wanted = ("--include", "scores", "--include", "trace", "--latents", "pooled", "--min-steps", "3")
-    done = fathom("infer", "graph", json.dumps(chain(4)), *rule, *wanted, "--request-id", "mine")
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
-    (result,) = answer["results"]
-    assert (answer["id"], result["steps"], len(result["trace"])) == ("mine", 5, 5)
-    assert "probabilities" not in result
-    assert result["latents"] == [2.625] * 4
-    samples = fathom("infer", "graph", json.dumps(chain(2)), "--samples", "{")
-    assert (samples.returncode, samples.stderr[:32]) == (2, "fathom: --samples is not JSON: E")
-
-
-def test_infer_says_what_the_server_refuses() -> None:
-    done = fathom("infer", "graph", json.dumps({**chain(2), "target": "z"}))
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("fathom: input.target: node 'z' is not in the graph")
-    assert fathom("infer", "graph", "{").returncode == 2
-    assert fathom("infer", "graph", "{}", "--api-key", "wrong").returncode == 2
-
-
-def test_infer_without_a_server_says_how_to_start_one() -> None:
-    done = fathom("infer", "graph", "{}", "--url", "http://127.0.0.1:1")
-    assert done.returncode == 1
-    assert "fathom serve" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-
-
-def test_models_lists_a_server_or_a_repository(monkeypatch: pytest.MonkeyPatch) -> None:
-    (model,) = json.loads(fathom("models").stdout)["models"]
-    assert (model["name"], model["backend"]) == ("graph", "fake")
-    monkeypatch.delenv("FATHOM_URL")
-    refused = fathom("models", "--repository", "/nowhere")
-    assert refused.returncode == 2
-    assert "/nowhere" in refused.stderr
+    assert done.stderr == "fathom: this needs torch; install it with: pip install 'fathom-depth[train]'\n"

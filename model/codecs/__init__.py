@@ -13,8 +13,9 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from model.errors import BundleError
+from model.errors import BundleError, RequestError
 from model.manifest import Manifest
+from model.spelling import did_you_mean
 
 Tensors = dict[str, NDArray[Any]]
 Schema = dict[str, Any]
@@ -111,6 +112,11 @@ def _brought(manifest: Manifest, limits: CodecLimits, allowed: Collection[str]) 
             f"bundle {manifest.name}: codec {name!r} cannot be used: {type(error).__name__}: {what}"
         ) from error
     return codec
+
+
+def unknown_field(name: str, known: Collection[str], has: str, field: str) -> RequestError:
+    """What to say of a field that a problem has not, with the one that may have been meant."""
+    return RequestError(f"unknown field; {did_you_mean(name, known)}{has}", f"{field}.{name[:LONGEST_NAME]}")
 
 
 def shown(text: str) -> str:

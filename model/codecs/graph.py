@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from model.codecs import LONGEST_NAME, CodecLimits, Schema, Tensors, problem_schema
+from model.codecs import LONGEST_NAME, CodecLimits, Schema, Tensors, problem_schema, unknown_field
 from model.errors import RequestError
 
+FIELDS = ("edges", "source", "target", "nodes")
 SOURCE, TARGET = 1, 2  # bits of a node's role
 INTEGERS = 2**63  # numbers have 64 bits
 Name = str  # a node's name as a message shows it: 'a' and '1' in quotes, the number 1 without
@@ -51,15 +52,13 @@ class GraphCodec:
         """Raises RequestError naming the field where the problem is not a graph question."""
         if not isinstance(problem, dict):
             raise RequestError("a graph problem is an object with edges, source and target", field)
-        for key in ("edges", "source", "target"):
+        for key in problem:
+            if key not in FIELDS:
+                has = "a graph problem has edges, source, target and optional nodes"
+                raise unknown_field(key, FIELDS, has, field)
+        for key in FIELDS[:3]:
             if key not in problem:
                 raise RequestError(f"{key} is missing: give edges, source and target", f"{field}.{key}")
-        for key in problem:
-            if key not in ("edges", "source", "target", "nodes"):
-                raise RequestError(
-                    "unknown field; a graph problem has edges, source, target and optional nodes",
-                    f"{field}.{key[:LONGEST_NAME]}",
-                )
         edges = self._edges(problem["edges"], f"{field}.edges")
         places = self._places(problem.get("nodes"), edges, field)
         if not places:

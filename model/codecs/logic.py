@@ -7,12 +7,13 @@ so that the whole is a group like any other, and answers at the opening one.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.codecs import LONGEST_NAME, CodecLimits, Schema, Tensors, problem_schema
+from model.codecs import CodecLimits, Schema, Tensors, problem_schema, unknown_field
 from model.errors import RequestError
 
 CHARACTERS = "TF!&|()"  # a token's kind is its place here
@@ -21,6 +22,15 @@ LONGEST = 2**16  # characters of an expression, blanks counted
 Ints = NDArray[np.int64]
 AND, OR, OPENING, CLOSING = (CHARACTERS.index(character) for character in "&|()")
 KNOWN = "write T, F, !, &, | and brackets"
+OTHERWISE = {  # how others write a character, in small letters
+    "T": ("true", "t", "1"),
+    "F": ("false", "f", "0"),
+    "!": ("not", "~", "\u00ac"),
+    "&": ("and", "&&", "\u2227"),
+    "|": ("or", "||", "\u2228"),
+}
+MEANT = {spelled: character for character, others in OTHERWISE.items() for spelled in others}
+SPELLED = re.compile(r"\w+|&&|\|\||[~\u00ac\u2227\u2228]")
 
 
 class LogicCodec:
@@ -51,13 +61,11 @@ class LogicCodec:
         """Raises RequestError saying at which character the expression goes wrong, and how."""
         if not isinstance(problem, dict):
             raise RequestError("a logic problem is an object with an expression", field)
-        if "expression" not in problem:
-            raise RequestError("expression is missing: give one like 'T & !(F | T)'", f"{field}.expression")
         for key in problem:
             if key != "expression":
-                raise RequestError(
-                    "unknown field; a logic problem has an expression", f"{field}.{key[:LONGEST_NAME]}"
-                )
+                raise unknown_field(key, ("expression",), "a logic problem has an expression", field)
+        if "expression" not in problem:
+            raise RequestError("expression is missing: give one like 'T & !(F | T)'", f"{field}.expression")
         field = f"{field}.expression"
         text = problem["expression"]
         if not isinstance(text, str):
@@ -113,7 +121,7 @@ def fault_of(text: str) -> str | None:
         if character.isspace():
             continue
         if character not in CHARACTERS:
-            return f"character {place} is {character!r}: {KNOWN}"
+            return f"character {place} is {character!r}: {_meant(text, place) or KNOWN}"
         if character in "TF!(":
             if operand:
                 return f"an operator is missing before character {place}, {character!r}: put & or | between"
@@ -122,7 +130,8 @@ def fault_of(text: str) -> str | None:
                 opened.append(place)
         else:
             if not operand:
-                return f"an operand is missing before character {place}, {character!r}: T, F, or brackets"
+                what = _meant(text, place) or "T, F, or brackets"
+                return f"an operand is missing before character {place}, {character!r}: {what}"
             operand = character == ")"
             if character == ")":
                 if not opened:
@@ -132,4 +141,13 @@ def fault_of(text: str) -> str | None:
         return f"the bracket opened at character {opened[-1]} is never closed: add a )"
     if not operand:
         return "the expression ends where an operand is missing: add T, F, or brackets"
+    return None
+
+
+def _meant(text: str, place: int) -> str | None:
+    """What to write for the word that the character at a place belongs to, where others write it so."""
+    for word in SPELLED.finditer(text):
+        if word.start() < place <= word.end():
+            meant = MEANT.get(word[0].lower())
+            return meant and f"write {meant} for {word[0]!r}"
     return None

@@ -2,6 +2,7 @@
 
 A tensor is nested lists, or {"shape": [2, 3], "dtype": "float32", "data": "<base64>"} of little-endian
 values in C order; both without the batch axis. What is too large is refused before it is converted.
+The tensor that marks real tokens may be left out: nobody pads a problem of their own.
 """
 
 from __future__ import annotations
@@ -28,6 +29,13 @@ KINDS: dict[str, tuple[set[type], str, str, str]] = {  # by NumPy's letter
 }
 
 
+def packed(values: NDArray[Any]) -> dict[str, Any]:
+    """A tensor as an object of shape, dtype and base64."""
+    little = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+    data = base64.b64encode(little.tobytes()).decode()
+    return {"shape": list(values.shape), "dtype": values.dtype.name, "data": data}
+
+
 class TensorsCodec:
     """Problem -> the tensors it names, of the types and within the axes that the manifest gives."""
 
@@ -35,6 +43,7 @@ class TensorsCodec:
         """Raises BundleError where the manifest's example is none."""
         self._manifest = manifest
         self._inputs = {spec.name: spec for spec in manifest.inputs}
+        self._mask = self._optional_mask()
         self.example = manifest.example
         if self.example is None:
             raise BundleError(f"bundle {manifest.name}: the codec tensors needs an example in its manifest")
@@ -49,7 +58,8 @@ class TensorsCodec:
     def schema(self) -> Schema:
         """JSON schema of a problem: every tensor in both of its forms."""
         named = {name: self._schema_of(spec) for name, spec in self._inputs.items()}
-        tensors = {"type": "object", "required": list(named), "additionalProperties": False}
+        required = [name for name in named if name != self._mask]
+        tensors = {"type": "object", "required": required, "additionalProperties": False}
         return problem_schema(
             "TensorsProblem",
             "The input tensors of a model by name, without the batch axis.",
@@ -74,19 +84,24 @@ class TensorsCodec:
         tensors: Tensors = {}
         for name, spec in self._inputs.items():
             where = f"{field}.tensors.{name}"
+            if name not in given and name == self._mask:
+                continue
             if name not in given:
                 raise RequestError(f"tensor {name} is missing; this model takes {names}", where)
             read = _Reader(spec, self._longest(spec), where)
             tensors[name] = (
                 read.packed(given[name]) if isinstance(given[name], dict) else read.lists(given[name])
             )
-        return tensors
+        if self._mask is not None and self._mask not in tensors:
+            tensors[self._mask] = self._whole_mask(tensors)
+        return {name: tensors[name] for name in self._inputs}
 
     def measure(self, tensors: Tensors) -> dict[str, int]:
         """The lengths of the axes, by name."""
         return {
             axis: size
             for spec in self._manifest.inputs
+            if spec.name in tensors
             for axis, size in zip(spec.shape[1:], tensors[spec.name].shape, strict=True)
             if isinstance(axis, str)
         }
@@ -99,6 +114,18 @@ class TensorsCodec:
                 return list(range(tensors[spec.name].shape[spec.shape[1:].index(axis)]))
         assert isinstance(axis, int), "the manifest lets no axis be that is in no input"
         return list(range(axis))
+
+    def _optional_mask(self) -> str | None:
+        """The mask, where other inputs tell how long its axes are."""
+        mask = self._manifest.mask
+        told = {axis for name, spec in self._inputs.items() if name != mask for axis in spec.shape}
+        return mask if mask is not None and set(self._inputs[mask].shape) <= told else None
+
+    def _whole_mask(self, tensors: Tensors) -> NDArray[Any]:
+        """All tokens are real."""
+        assert self._mask is not None, "there is one that may be left out"
+        spec, lengths = self._inputs[self._mask], self.measure(tensors)
+        return np.ones([lengths[str(axis)] for axis in spec.shape[1:]], spec.numpy_dtype)
 
     def _longest(self, spec: TensorSpec) -> list[int]:
         axes = self._manifest.axes

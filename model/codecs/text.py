@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from model.codecs import LONGEST_NAME, CodecLimits, Schema, Tensors, problem_schema, shown
+from model.codecs import CodecLimits, Schema, Tensors, problem_schema, shown, unknown_field
 from model.codecs.generations import SPAN, Kin, later
 from model.codecs.sentences import HOW, LONGEST, Sentence, names_of, read_sentence, sentences_of
 from model.errors import RequestError
@@ -66,14 +66,12 @@ class TextCodec:
         """Facts, query, and the single steps the facts are made of. Raises RequestError on any fault."""
         if not isinstance(problem, dict):
             raise RequestError("a text problem is an object with facts and query", field)
+        for key in problem:
+            if key not in ("facts", "query"):
+                raise unknown_field(key, ("facts", "query"), "a text problem has facts and query", field)
         for key in ("facts", "query"):
             if key not in problem:
                 raise RequestError(f"{key} is missing: give facts and query", f"{field}.{key}")
-        for key in problem:
-            if key not in ("facts", "query"):
-                raise RequestError(
-                    "unknown field; a text problem has facts and query", f"{field}.{key[:LONGEST_NAME]}"
-                )
         facts = self._facts(problem["facts"], f"{field}.facts")
         people = {name: place for place, name in enumerate(names_of(facts))}
         self._count(len(people), "people", self.limits.tokens(), f"{field}.facts")

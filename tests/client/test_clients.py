@@ -187,7 +187,7 @@ def test_a_full_server_says_when_to_come_back(kind: type[AnyClient]) -> None:
 def test_a_server_that_drains_is_unavailable(kind: type[AnyClient]) -> None:
     with serving() as server, kind(str(server.client.base_url), retries=0) as client:
         server.runner.may_step.clear()
-        server.worker.stop_admitting()
+        server.served.stop_admitting()
         with pytest.raises(Unavailable):
             client.infer("graph", chain(3))
         server.runner.may_step.set()

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import re
+import shlex
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import typer
+from typer.testing import CliRunner
 
+import fathom
+from client.cli import app as commands
 from client.terms import TAKES, Halting, Intervention, Latents, Samples, Terms
 from service.http.v1 import schemas
 from tests.service.servers import shipped_running
@@ -40,6 +47,42 @@ def test_the_python_of_a_page_prints_what_the_page_says(
     finally:
         if "client" in names:  # a page leaves its client open
             names["client"].close()
+
+
+def test_every_command_of_the_page_on_the_command_line_runs(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = Path("docs/cli.md").read_text("utf-8")
+    lines = "".join(re.findall(r"```sh\n(.+?)```", page, re.DOTALL)).splitlines()
+    assert len(lines) > 15
+    monkeypatch.setenv("FATHOM_URL", address)
+    monkeypatch.chdir(tmp_path)
+    for line in lines:
+        before, _, command = line.rpartition("fathom ")
+        written = None
+        if before or not command.startswith(("infer", "models")):  # what makes a file or goes into a pipe
+            shell = before.rstrip(" |") or line
+            written = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=True).stdout
+        if before or not line.startswith("echo"):
+            done = CliRunner().invoke(fathom.app, shlex.split(command), input=written, prog_name="fathom")
+            assert (done.exit_code, done.stderr) == (0, ""), line
+    assert done.stdout.startswith("3 problems: 3 answered, right 2 of 2 (100.0%)")
+    with np.load("states.npz") as states:
+        assert sorted(states) == ["problem_0", "problem_0.steps"]
+
+
+def test_the_page_on_the_command_line_names_every_flag() -> None:
+    page = Path("docs/cli.md").read_text("utf-8")
+    flags = {
+        flag
+        for command in typer.main.get_group(commands).commands.values()
+        for option in command.params
+        for flag in (*option.opts, *option.secondary_opts)
+        if flag.startswith("--")
+    }
+    assert len(flags) > 25
+    for flag in flags:
+        assert re.search(rf"{flag}\b", page), flag
 
 
 def test_the_client_takes_what_the_server_takes() -> None:
