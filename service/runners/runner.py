@@ -44,6 +44,10 @@ class Carry:
     arrays: Arrays | None = None  # context, state and memory, each without the batch axis, padded
 
 
+class NotEmbedded(RuntimeError):
+    """The model's embedding has refused a row that was launched alone."""
+
+
 @dataclass(frozen=True)
 class Landing:
     """What a launch showed: logits (B, ...) and scores (B, S), rows in the batch's order."""
@@ -55,6 +59,7 @@ class Landing:
     seconds: float = 0.0  # what it took
     error: Exception | None = None  # the launch failed; there is nothing to read
     embed_seconds: float = 0.0  # what it took before that to embed those who were new
+    unembedded: Sequence[int] = ()  # places in the batch of rows that cannot be embedded: they show nothing
 
 
 class Runner(Protocol):
@@ -67,6 +72,7 @@ class Runner(Protocol):
     backend: str  # "onnx" or "torchscript"
     device: str  # "cpu" or "cuda"
     workers: int  # launches that are computed at the same time
+    room: int  # launches that may be under way
     ahead: bool  # whether a row is launched again before its last launch is decided
 
     def rows_per_batch(self, bucket: Bucket) -> int:
@@ -115,4 +121,5 @@ NOTHING: Floats = np.zeros((0, 0), np.float32)
 
 def failed(flight: Flight, error: Exception) -> Landing:
     """The landing of a launch that failed."""
-    return Landing(flight, NOTHING, NOTHING, lambda *_: {}, error=error)
+    unembedded = (0,) if isinstance(error, NotEmbedded) else ()
+    return Landing(flight, NOTHING, NOTHING, lambda *_: {}, error=error, unembedded=unembedded)

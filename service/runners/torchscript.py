@@ -1,4 +1,4 @@
-"""Runs a bundle's TorchScript module; the one file of the service that imports torch."""
+"""Runs a bundle's TorchScript module from host memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TorchScriptRunner(HostRunner):
         super().__init__(bundle.manifest, device, slots, cpu_threads)
         if device == "cpu":
             torch.set_num_threads(1)  # cores are used by batches side by side
-        self._module = _load(bundle.path(TORCHSCRIPT), device)
+        self._module = load_torchscript(bundle.path(TORCHSCRIPT), device)
 
     def _run_embed(self, inputs: Arrays) -> Arrays:
         with torch.inference_mode():
@@ -42,7 +42,8 @@ class TorchScriptRunner(HostRunner):
         return [tensor.cpu().numpy() for tensor in tensors]
 
 
-def _load(path: Path, device: Device) -> torch.jit.ScriptModule:
+def load_torchscript(path: Path, device: Device) -> torch.jit.ScriptModule:
+    """model.ts on a device. Raises StartupError where torch cannot load it."""
     with warnings.catch_warnings():
         # TorchScript is deprecated upstream and stays a format of ours: people have such models.
         warnings.filterwarnings(

@@ -1,0 +1,262 @@
+"""A runner whose rows never leave the device: dense tables, stepped in place, one launch ahead.
+
+What comes back of a step is what a decision needs: logits and scores, in one copy. On a GPU the host
+asks for the next step while the last one is computed, and decides about it when it lands; a row that
+has halted by then is answered from the step at which it did. All work goes through one lane in the
+order in which it is asked for, so a slot may be given away while a step of its last tenant is under way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from model.bundle import TORCHSCRIPT, Bundle
+from model.codecs import Tensors
+from model.row import Bucket, Layout
+from service.errors import StartupError
+from service.runners.costs import Costs
+from service.runners.lane import Lane, Mark
+from service.runners.runner import Batch, Carry, Device, Flight, Landing, View, failed
+from service.runners.tables import Buffers, Table, buckets_of, row_bytes
+from service.runners.torchscript import load_torchscript
+
+SHARE = 0.9  # of the free memory that tables may take; graphs and what a step computes need the rest
+GIB = 2**30
+
+
+@dataclass
+class Seat:
+    """Where a slot's row lies."""
+
+    table: Table
+    place: int
+    carry: Carry
+    fresh: bool  # not embedded yet
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A launch that is under way."""
+
+    flight: Flight
+    table: Table
+    places: list[int]
+    buffers: Buffers | None  # what it shows, once the mark is passed; None where it failed
+    states: dict[int, tuple[int, Bucket]]  # by slot: the row in the copies below, and its real lengths
+    copies: list[Tensor]
+    broken: list[int]  # places in the batch of those who could not be embedded
+    mark: Mark
+    began: float
+    embedded: float  # seconds that it took to embed those who were new, where the host knows it
+    error: Exception | None = None
+
+
+class DeviceRunner:
+    """model.ts on a torch device. On "cpu" it computes the same, one step after another, for tests."""
+
+    backend = "torchscript"
+    workers = 1
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: Device,
+        slots: int,
+        ahead: bool | None = None,
+        deterministic: bool = False,
+    ) -> None:
+        """ahead: whether a row is launched again before its last launch is decided; None: on a GPU.
+
+        deterministic: one size of batch for each bucket, so that no row's kernels depend on others.
+        Raises StartupError where the tables do not fit on the device.
+        """
+        self.device: str = device
+        self._lane = Lane(device)
+        self.ahead = self._lane.on_gpu if ahead is None else ahead
+        self._manifest = manifest = bundle.manifest
+        self._layout = Layout(manifest)
+        self._module = load_torchscript(bundle.path(TORCHSCRIPT), device)
+        powers = (1 << power for power in range(slots.bit_length()))
+        self._sizes = [slots] if deterministic else [*(size for size in powers if size < slots), slots]
+        self._costs = Costs()
+        self._tables: dict[Bucket, Table] = {}
+        self._seats: dict[int, Seat] = {}
+        self._flights: deque[Launched] = deque()
+        self._next = 0
+        self._landed = 0.0  # when the last launch did
+        buckets = buckets_of(manifest)
+        self._must_fit(buckets)
+        if self._lane.on_gpu:
+            for bucket in buckets:
+                self._table(bucket).prepare()
+
+    @property
+    def room(self) -> int:
+        """For each bucket that has rows a launch, and one more where it looks ahead."""
+        return max(1, sum(bool(table.taken) for table in self._tables.values())) * (1 + self.ahead)
+
+    def rows_per_batch(self, bucket: Bucket) -> int:  # noqa: ARG002  a device wants all there is
+        return self._sizes[-1]
+
+    def cost(self, bucket: Bucket) -> float:
+        return self._costs.of(bucket)
+
+    def put(self, slot: int, carry: Carry) -> None:
+        assert slot not in self._seats, f"slot {slot} is taken"
+        with self._lane.work():
+            table = self._table(carry.row.bucket)
+            seat = Seat(table, table.take(), carry, fresh=carry.arrays is None)
+            self._seats[slot] = seat
+            if carry.arrays is not None:
+                table.write(seat.place, carry.arrays, carry.depth)
+
+    def embed(self, slot: int) -> None:
+        seat = self._seats[slot]
+        if seat.fresh:
+            with self._lane.work():
+                self._embed([seat])
+
+    def take(self, slot: int) -> Carry:
+        seat = self._seats[slot]
+        carry = seat.carry
+        if not seat.fresh:
+            with self._lane.work():
+                arrays, depth = seat.table.read(seat.place)
+            carry = Carry(carry.row, depth, arrays)
+        self.release(slot)
+        return carry
+
+    def release(self, slot: int) -> None:
+        seat = self._seats.pop(slot, None)
+        if seat is not None:
+            seat.table.give_back(seat.place)
+
+    def launch(self, batch: Batch, shown: Sequence[int]) -> Flight:
+        self._next += 1
+        began = time.perf_counter()
+        seats = [self._seats[slot] for slot in batch]
+        table, places = seats[0].table, [seat.place for seat in seats]
+        states = {slot: (row, self._seats[slot].carry.row.lengths) for row, slot in enumerate(shown)}
+        try:
+            with self._lane.work():
+                broken = self._embed_fresh(seats)
+                embedded = 0.0 if self._lane.on_gpu else time.perf_counter() - began
+                said = table.step(places)
+                copies = table.states([self._seats[slot].place for slot in shown]) if shown else []
+                mark = self._lane.mark()
+            launched = Launched(
+                self._next, table, places, said, states, copies, broken, mark, began, embedded
+            )
+        except Exception as error:  # noqa: BLE001  a backend may raise anything; this batch fails alone
+            launched = Launched(self._next, table, [], None, {}, [], [], None, began, 0.0, error)
+        self._flights.append(launched)
+        return self._next
+
+    def land(self) -> list[Landing]:
+        """The oldest launch, and those after it that are done and of other buckets."""
+        landings: list[Landing] = []
+        tables: list[Table] = []
+        while self._flights and self._flights[0].table not in tables:
+            if landings and not self._lane.passed(self._flights[0].mark):
+                break
+            launched = self._flights.popleft()
+            tables.append(launched.table)
+            landings.append(self._landing(launched))
+        return landings
+
+    def wake(self) -> None:
+        """A landing is never longer away than a step: nobody needs to be woken."""
+
+    def close(self) -> None:
+        self._flights.clear()
+        self._seats.clear()
+        self._tables.clear()
+
+    def _landing(self, launched: Launched) -> Landing:
+        if launched.buffers is None:
+            return failed(launched.flight, launched.error or RuntimeError("nothing was launched"))
+        try:
+            self._lane.wait(launched.mark)
+        except Exception as error:  # noqa: BLE001  what the device has to say about it
+            return failed(launched.flight, error)
+        ended = time.perf_counter()
+        seconds = ended - max(launched.began + launched.embedded, self._landed)
+        self._landed = ended
+        self._costs.measured(launched.table.bucket, len(launched.places), seconds)
+        said = launched.buffers.shown.numpy()[launched.places]  # a copy
+        launched.table.recycle(launched.buffers)
+        if launched.broken:
+            said[launched.broken] = np.nan
+        scores = len(self._manifest.scores)
+        logits = said[:, : said.shape[1] - scores]
+        shape = self._layout.shape(self._manifest.logits, launched.table.bucket)
+
+        def state(slot: int, view: View) -> Tensors:
+            row, lengths = launched.states[slot]
+            return view.of(
+                {
+                    spec.name: self._layout.cut(spec, copy.numpy()[row], lengths)
+                    for spec, copy in zip(self._manifest.state, launched.copies, strict=True)
+                }
+            )
+
+        return Landing(
+            launched.flight,
+            logits.reshape(len(said), *shape),
+            said[:, said.shape[1] - scores :],
+            state,
+            seconds,
+            embed_seconds=launched.embedded,
+            unembedded=launched.broken,
+        )
+
+    def _embed_fresh(self, seats: Sequence[Seat]) -> list[int]:
+        """Embed those who are new. Returns who cannot be: their neighbours do not suffer for it."""
+        fresh = [seat for seat in seats if seat.fresh]
+        if not fresh:
+            return []
+        try:
+            self._embed(fresh)
+        except Exception:
+            if len(seats) == 1:
+                raise
+        else:
+            return []
+        broken = []
+        for seat in fresh:
+            try:
+                self._embed([seat])
+            except Exception:  # noqa: BLE001  whatever a backend makes of a row that is no problem
+                broken.append(seats.index(seat))
+        return broken
+
+    def _embed(self, seats: Sequence[Seat]) -> None:
+        seats[0].table.embed([seat.carry.row for seat in seats], [seat.place for seat in seats])
+        for seat in seats:
+            seat.fresh = False
+
+    def _table(self, bucket: Bucket) -> Table:
+        if bucket not in self._tables:
+            with self._lane.work():
+                self._tables[bucket] = Table(self._lane, self._module, self._manifest, bucket, self._sizes)
+        return self._tables[bucket]
+
+    def _must_fit(self, buckets: Sequence[Bucket]) -> None:
+        """All tables at once, or at least one of the largest rows."""
+        free = self._lane.free_bytes()
+        if free is None:
+            return
+        slots, name = self._sizes[-1], self._manifest.name
+        wanted = (slots + 1) * sum(row_bytes(self._manifest, bucket) for bucket in buckets)
+        if wanted > SHARE * free:
+            raise StartupError(
+                f"{slots} slots of {name} take {wanted / GIB:.1f} GiB on the device ({len(buckets)} sizes, a "
+                f"row of the largest {row_bytes(self._manifest, buckets[0]) / 2**20:.1f} MiB), but "
+                f"{free / GIB:.1f} GiB are free: lower --slots, or serve fewer models on it"
+            )

@@ -1,0 +1,106 @@
+"""A lane: the one stream of a torch device on which all of a runner's work happens in order.
+
+On a CPU everything has happened when a call returns, so that the same code runs, and is tested, without
+a GPU: a captured graph is a plain call, a mark has always been passed, pinned memory is memory.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.errors import first_line
+
+log = logging.getLogger("fathom")
+WARM_UP = 3  # runs before a capture: TorchScript and cuBLAS settle on kernels in their first ones
+
+Mark = Any  # a torch.cuda.Event, or None on a CPU
+
+
+class Lane:
+    """Where one runner computes. Called by one thread at a time."""
+
+    def __init__(self, device: str) -> None:
+        self.device = torch.device(device)
+        self.on_gpu = self.device.type == "cuda"
+        self._stream: Any = torch.cuda.Stream(self.device) if self.on_gpu else None
+        self._pool: Any = torch.cuda.graph_pool_handle() if self.on_gpu else None
+
+    @contextmanager
+    def work(self) -> Iterator[None]:
+        """All that is asked of torch within happens on this lane, in order."""
+        with torch.inference_mode():
+            if self._stream is None:
+                yield
+                return
+            with torch.cuda.stream(self._stream):
+                yield
+
+    def captured(self, run: Callable[[], None]) -> Callable[[], None]:
+        """The same work as one launch: on a GPU a CUDA graph, whose tensors must stay where they are.
+
+        What cannot be captured is run as it is, and the log says so.
+        """
+        if not self.on_gpu:
+            return run
+        for _ in range(WARM_UP):
+            run()
+        torch.cuda.current_stream().synchronize()
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
+                run()
+        except RuntimeError as error:
+            log.warning(
+                "a step could not be captured as a CUDA graph (%s); it runs uncaptured", first_line(error)
+            )
+            torch.cuda.synchronize(self.device)  # raises where the device itself is lost
+            return run
+        return graph.replay
+
+    def host(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Memory of the host that the device reads and writes while the host does something else."""
+        return torch.empty(shape, dtype=dtype, pin_memory=self.on_gpu)
+
+    def send(self, array: NDArray[Any]) -> Tensor:
+        """A copy of an array on the device; on its way when the call returns."""
+        there = torch.from_numpy(np.array(array, order="C"))
+        if not self.on_gpu:
+            return there
+        return there.pin_memory().to(self.device, non_blocking=True)
+
+    def fetch(self, tensor: Tensor) -> Tensor:
+        """A copy of a tensor in the host's memory; there once a mark after it is passed."""
+        there = self.host(tuple(tensor.shape), tensor.dtype)
+        there.copy_(tensor, non_blocking=True)
+        return there
+
+    def mark(self) -> Mark:
+        """A place in the order of things, to be waited for."""
+        if self._stream is None:
+            return None
+        event = torch.cuda.Event()
+        event.record(self._stream)
+        return event
+
+    @staticmethod
+    def passed(mark: Mark) -> bool:
+        """Whether all that was asked for before a mark is done."""
+        return mark is None or bool(mark.query())
+
+    @staticmethod
+    def wait(mark: Mark) -> None:
+        """Until all that was asked for before a mark is done. Raises what the device has to say."""
+        if mark is not None:
+            mark.synchronize()
+
+    def free_bytes(self) -> int | None:
+        """What is free on the device; None on a CPU, whose pages cost nothing until they are touched."""
+        return int(torch.cuda.mem_get_info(self.device)[0]) if self.on_gpu else None

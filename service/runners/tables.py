@@ -1,0 +1,182 @@
+"""Dense tables: the rows of a model on a device, stepped where they lie.
+
+A bucket's rows lie side by side, so that a step reads and writes a prefix of every tensor and moves
+nothing else. Whoever is in the prefix and takes no step keeps its state to the bit: results are written
+where a mask says so. Free rows hold whatever they held last; nobody looks at them.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.manifest import Manifest, TensorSpec
+from model.row import Arrays, Bucket, Layout, Row, padded
+from service.runners.lane import Lane
+
+MOST_BUCKETS = 64  # of which tables are made at the start
+MOST_EMBEDDED = 64  # rows at a time: a context may be as large as all pairs of tokens
+
+
+@dataclass(frozen=True)
+class Buffers:
+    """A launch's side of the host's memory."""
+
+    moves: Tensor  # (rows,) who takes the step
+    shown: Tensor  # (rows, L + S) logits and scores
+
+
+class Table:
+    """One bucket: a tensor (slots + 1, ...) per context, state and memory. The last row is nobody's."""
+
+    def __init__(
+        self, lane: Lane, module: torch.nn.Module, manifest: Manifest, bucket: Bucket, sizes: Sequence[int]
+    ) -> None:
+        """sizes: how many rows a step may have, ascending; the last is the number of slots."""
+        layout = Layout(manifest)
+        self.bucket = bucket
+        self.taken = 0
+        self._lane, self._module, self._manifest, self._layout = lane, module, manifest, layout
+        self._sizes, self._slots = sizes, sizes[-1]
+        self._context = len(manifest.context)
+        self._states = slice(self._context, self._context + len(manifest.state))
+        self._carried = len(manifest.state) + len(manifest.memory)
+        self._logits = layout.shape(manifest.logits, bucket)
+        rows = self._slots + 1
+        self._tensors = [
+            torch.zeros((rows, *layout.shape(spec, bucket)), dtype=_dtype(spec), device=lane.device)
+            for spec in carried(manifest)
+        ]
+        self._depth = torch.zeros(rows, dtype=torch.int64, device=lane.device)
+        self._moves = torch.zeros(rows, dtype=torch.bool, device=lane.device)  # who takes this step
+        width = math.prod(self._logits) + len(manifest.scores)
+        self._shown = torch.zeros((rows, width), device=lane.device)
+        self._hosts: list[Buffers] = []  # that no launch is using
+        self._steps: dict[int, Callable[[], None]] = {}  # by number of rows
+        self._free = list(range(self._slots))  # a heap: the lowest first, so that prefixes are short
+
+    def take(self) -> int:
+        """A place for a row. Whatever is under way of its last tenant happens before anything new."""
+        self.taken += 1
+        return heapq.heappop(self._free)
+
+    def give_back(self, place: int) -> None:
+        self.taken -= 1
+        heapq.heappush(self._free, place)
+
+    def prepare(self) -> None:
+        """Capture a step of every size, so that no request waits for it."""
+        for size in self._sizes:
+            self._program(size)
+
+    def embed(self, rows: Sequence[Row], places: Sequence[int]) -> None:
+        """Embed rows into their places."""
+        for start in range(0, len(rows), MOST_EMBEDDED):
+            some = slice(start, start + MOST_EMBEDDED)
+            inputs = [self._lane.send(array) for array in self._layout.stack(rows[some])]
+            where = self._lane.send(np.array(places[some]))
+            for tensor, values in zip(self._tensors, self._module.embed(*inputs), strict=True):
+                tensor.index_copy_(0, where, values.to(tensor.dtype))
+            self._depth.index_fill_(0, where, 0)
+
+    def write(self, place: int, arrays: Arrays, depth: int) -> None:
+        """Seat a row in mid-thought."""
+        for tensor, values in zip(self._tensors, arrays, strict=True):
+            tensor[place].copy_(self._lane.send(values))
+        self._depth[place] = depth
+
+    def read(self, place: int) -> tuple[Arrays, int]:
+        """A row's arrays and its depth, once all that was asked for has happened."""
+        copies = [self._lane.fetch(tensor[place]) for tensor in (*self._tensors, self._depth)]
+        self._lane.wait(self._lane.mark())
+        *arrays, depth = [copy.numpy() for copy in copies]
+        return arrays, int(depth)
+
+    def step(self, places: Sequence[int]) -> Buffers:
+        """A step of the rows in these places; returns where their logits and scores will be."""
+        size = next(size for size in self._sizes if size > max(places))
+        step = self._program(size)
+        buffers = self._hosts.pop() if self._hosts else self._buffers()
+        buffers.moves[:size] = False
+        buffers.moves[list(places)] = True
+        self._moves[:size].copy_(buffers.moves[:size], non_blocking=True)
+        step()
+        buffers.shown[:size].copy_(self._shown[:size], non_blocking=True)
+        return buffers
+
+    def recycle(self, buffers: Buffers) -> None:
+        """What a launch has shown is read: its buffers may be used again."""
+        self._hosts.append(buffers)
+
+    def states(self, places: Sequence[int]) -> list[Tensor]:
+        """Copies of some rows' state, (R, ...) per tensor, on their way to the host."""
+        where = self._lane.send(np.array(places))
+        return [self._lane.fetch(tensor.index_select(0, where)) for tensor in self._tensors[self._states]]
+
+    def _buffers(self) -> Buffers:
+        host = self._lane.host
+        return Buffers(host((len(self._moves),), torch.bool), host(tuple(self._shown.shape), torch.float32))
+
+    def _program(self, size: int) -> Callable[[], None]:
+        if size not in self._steps:
+            self._moves.zero_()  # what runs to warm up changes nobody
+            self._steps[size] = self._lane.captured(lambda: self._step(size))
+        return self._steps[size]
+
+    def _step(self, size: int) -> None:
+        """One step of the first `size` rows, in place."""
+        inputs = [tensor[:size] for tensor in self._tensors]
+        depth, moves = self._depth[:size], self._moves[:size]
+        outputs = self._module.step(*inputs, *([depth] if self._manifest.takes_depth else []))
+        logits, *scores = outputs[self._carried :]
+        shapes = {"logits": (logits, self._logits)}
+        if scores:
+            shapes["scores"] = scores[0], (len(self._manifest.scores),)
+        for name, (tensor, shape) in shapes.items():
+            if tuple(tensor.shape) != (size, *shape):
+                raise ValueError(f"{name} of shape {tuple(tensor.shape)}, not {(size, *shape)}")
+        for tensor, values in zip(inputs[self._context :], outputs[: self._carried], strict=True):
+            here = moves.view(-1, *[1] * (tensor.dim() - 1))
+            torch.where(here, values.to(tensor.dtype), tensor, out=tensor)
+        depth += moves
+        self._shown[:size].copy_(torch.cat((logits.float().flatten(1), *(s.float() for s in scores)), dim=1))
+
+
+def carried(manifest: Manifest) -> tuple[TensorSpec, ...]:
+    """What a table holds of a row."""
+    return (*manifest.context, *manifest.state, *manifest.memory)
+
+
+def row_bytes(manifest: Manifest, bucket: Bucket) -> int:
+    """What a row of this bucket takes on the device."""
+    return Layout(manifest).bytes_of(carried(manifest), bucket)
+
+
+def buckets_of(manifest: Manifest) -> list[Bucket]:
+    """Every bucket there can be, largest first; none where they are too many to be foreseen."""
+    if not all(axis.padded for axis in manifest.axes.values()):
+        return []
+    sizes = [list(_sizes(axis.max)) for axis in manifest.axes.values()]
+    if math.prod(map(len, sizes)) > MOST_BUCKETS:
+        return []
+    return sorted(itertools.product(*sizes), key=math.prod, reverse=True)
+
+
+def _sizes(most: int) -> Iterator[int]:
+    size = padded(1)
+    while True:
+        yield size
+        if size >= most:
+            return
+        size = padded(size + 1)
+
+
+def _dtype(spec: TensorSpec) -> torch.dtype:
+    return torch.from_numpy(np.zeros(0, spec.numpy_dtype)).dtype
