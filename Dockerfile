@@ -1,7 +1,8 @@
 # One image per kind of device:  docker build --build-arg EXTRA=cpu --tag fathom:cpu .
 #
 # EXTRA names extras of pyproject.toml, comma-separated: `cpu`; `gpu` (brings the CUDA libraries, so that the
-# host needs only the NVIDIA driver and container runtime); add `ray` for a cluster: `cpu,ray`.
+# host needs only the NVIDIA driver and container runtime); add `ray` for a cluster: `cpu,ray`. `plot` alone
+# makes the image of the load test, which draws.
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
@@ -25,8 +26,10 @@ COPY service service
 COPY training training
 COPY loadtest loadtest
 COPY deploy/ray_app.py deploy/ray_models.py deploy/
-# What serves has no use for pip, and neither has whoever breaks into it.
-RUN pip install --no-deps . \
+# The image has its bundles outside the package. What serves has no use for pip, and neither has whoever
+# breaks into it.
+RUN mkdir bundles \
+ && pip install --no-deps . \
  && cp -r deploy "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
  && pip uninstall --quiet --yes setuptools pip
 

@@ -179,11 +179,11 @@ def _replica(cluster: ClusterSettings) -> type:
 
         def record_autoscaling_stats(self) -> dict[str, float]:
             """What ScaleOnSteps decides on."""
-            workers = self._service.fleet.workers
-            slots = sum(worker.limits.slots for worker in workers)
+            models = self._service.fleet.models
+            slots = sum(served.limits.slots for served in models)
             return {
-                "occupancy": sum(worker.running for worker in workers) / max(slots, 1),
-                "waiting_steps": float(sum(worker.waiting_steps for worker in workers)),
+                "occupancy": sum(served.running for served in models) / max(slots, 1),
+                "waiting_steps": float(sum(served.waiting_steps for served in models)),
             }
 
         @property

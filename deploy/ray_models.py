@@ -12,9 +12,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from model.bundle import Bundle, find_bundles
 from model.errors import FathomError
-from service.engine.worker import Worker
+from service.bundles.opening import budget_of, open_bundle
+from service.bundles.shipped import repository_of
+from service.engine.served_model import ServedModel
 from service.errors import StartupError, UnknownModel, body_of, reply_to
-from service.fleet import Fleet, budget_of, open_worker, title
+from service.fleet import Fleet, title
 from service.http.middleware import json_response
 from service.runners.open import check_environment
 from service.settings import Settings
@@ -33,9 +35,9 @@ class OpenModel:
     """A model on the shelf. Ray calls __del__, in a thread, when it makes room for another one."""
 
     def __init__(
-        self, worker: Worker, observer: ModelMetrics, fleet: Fleet, metrics: Metrics, drain: float
+        self, served: ServedModel, observer: ModelMetrics, fleet: Fleet, metrics: Metrics, drain: float
     ) -> None:
-        self._worker = worker
+        self._served = served
         self._observer = observer
         self._fleet = fleet
         self._metrics = metrics
@@ -49,9 +51,9 @@ class OpenModel:
             asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
 
     async def _close(self) -> None:
-        await self._fleet.remove(self._worker, self._drain)
+        await self._fleet.remove(self._served, self._drain)
         self._metrics.forget(self._observer)
-        log.info("closed %s", title(self._worker))
+        log.info("closed %s", title(self._served))
 
 
 async def open_model(name: str, settings: Settings, fleet: Fleet, metrics: Metrics) -> OpenModel:
@@ -60,19 +62,19 @@ async def open_model(name: str, settings: Settings, fleet: Fleet, metrics: Metri
     Raises UnknownModel, BundleError or StartupError.
     """
 
-    def read() -> tuple[Worker, ModelMetrics]:
+    def read() -> tuple[ServedModel, ModelMetrics]:
         bundle = _bundle(name, settings)
         observer = metrics.of_model(bundle.manifest.name, settings.slots)
-        return open_worker(bundle, settings, observer, fleet.budget), observer
+        return open_bundle(bundle, settings, observer, fleet.budget), observer
 
-    worker, observer = await asyncio.to_thread(read)
-    worker.start()
+    served, observer = await asyncio.to_thread(read)
+    served.start()
     try:
-        await worker.started()
+        await served.started()
     except StartupError as error:
         raise UnknownModel(f"{name} is there, but cannot be used: {error.message}", "model") from error
-    fleet.add(worker)
-    return OpenModel(worker, observer, fleet, metrics, settings.drain_seconds)
+    fleet.add(served)
+    return OpenModel(served, observer, fleet, metrics, settings.drain_seconds)
 
 
 def _bundle(name: str, settings: Settings) -> Bundle:
@@ -80,7 +82,7 @@ def _bundle(name: str, settings: Settings) -> Bundle:
     wanted, _, version = name.partition("@")
     found = [
         bundle
-        for bundle in find_bundles(settings.repository)
+        for bundle in find_bundles(repository_of(settings))
         if bundle.manifest.name == wanted and version in ("", bundle.manifest.version)
     ]
     if not found:

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from packaging.version import InvalidVersion, Version
 from pydantic import ValidationError
 
 from model.errors import BundleError
@@ -62,10 +63,17 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def version_order(version: str) -> list[tuple[int, int, str]]:
-    """A key that sorts 2 before 10 and 1.9 before 1.10; 1 and 01 are one version."""
-    parts = enumerate(re.split(r"([0-9]+)", version))
-    return [(1, int(part), "") if place % 2 else (0, 0, part) for place, part in parts]
+def version_order(version: str) -> tuple[bool, Version | list[tuple[int, int, str]]]:
+    """A key that sorts 2 before 10, and 2-rc1 before 2 (PEP 440); 1, 01 and 1.0 are one version.
+
+    What is no version by that rule (a name, a date with letters) comes before all that are, in the order of
+    its numbers and letters: it is never what a caller gets who names no version.
+    """
+    try:
+        return True, Version(version)
+    except InvalidVersion:
+        parts = enumerate(re.split(r"([0-9]+)", version))
+        return False, [(1, int(part), "") if place % 2 else (0, 0, part) for place, part in parts]
 
 
 def read_bundle(folder: Path) -> Bundle:

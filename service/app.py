@@ -11,19 +11,24 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from service.bundles.opening import open_fleet
 from service.bundles.repository import Repository
-from service.engine.worker import Worker
-from service.fleet import Fleet, open_fleet, title
+from service.engine.served_model import ServedModel
+from service.fleet import Fleet, title
 from service.http.keys import keys_of
 from service.http.limits import Limits
-from service.http.middleware import Front, install_error_handlers
-from service.http.origins import add_doors
+from service.http.middleware import RequestMiddleware, install_error_handlers
+from service.http.origins import add_origin_checks
+from service.http.page import add_pages
+from service.http.page.examples import add_examples
 from service.http.routes import fathom_version, models, operations
+from service.http.v1.answer_schemas import StepEvent
 from service.http.v1.infer import Service
 from service.http.v1.infer import router as inference
 from service.http.v1.running import router as running
-from service.http.v1.schemas import InferRequest, StepEvent
+from service.http.v1.schemas import InferRequest
 from service.http.v2.body import OpenInferRequest
+from service.http.v2.repository import IndexRequest, LoadRequest, UnloadRequest
 from service.http.v2.repository import router as repository_v2
 from service.http.v2.routes import health as health_v2
 from service.http.v2.routes import router as inference_v2
@@ -49,6 +54,9 @@ OF_BODIES = {
     "422": "`invalid`: the message says where, and what to do.",
     "429": BUSY,
 }
+
+
+REQUESTS = (InferRequest, OpenInferRequest, IndexRequest, LoadRequest, UnloadRequest)
 
 
 def create_app(settings: Settings, opener: Callable[[Settings, Metrics], Fleet] = open_fleet) -> FastAPI:
@@ -80,6 +88,8 @@ def create_app(settings: Settings, opener: Callable[[Settings, Metrics], Fleet] 
         version=fathom_version(),
         description=ABOUT,
         lifespan=lifespan,
+        docs_url=None,  # service/http/page has one that needs no other host
+        redoc_url=None,
         redirect_slashes=False,  # to wherever the caller's Host header says
         # We have traces of our own (service/telemetry/tracing.py).
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
@@ -89,10 +99,11 @@ def create_app(settings: Settings, opener: Callable[[Settings, Metrics], Fleet] 
     app.state.limits = Limits(settings)
     for router in (inference, running, models, operations, inference_v2, health_v2, repository_v2):
         app.include_router(router)
+    add_pages(app, settings.page == "on")
     install_error_handlers(app)
-    add_doors(app, settings)
+    add_origin_checks(app, settings)
     tracing = open_tracing(settings)
-    app.add_middleware(Front, metrics=metrics, logs_access=settings.access_log, tracing=tracing)
+    app.add_middleware(RequestMiddleware, metrics=metrics, logs_access=settings.access_log, tracing=tracing)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
@@ -103,14 +114,14 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     Made once for the models that are served.
     """
     service: Service = app.state.service
-    served = {worker.bundle.manifest.name: worker for worker in service.fleet.workers}  # the newest of each
-    titles = [title(worker) for worker in served.values()]
+    newest = {served.bundle.manifest.name: served for served in service.fleet.models}  # the newest of each
+    titles = [title(served) for served in newest.values()]
     if app.openapi_schema is None or app.openapi_schema["x-models"] != titles:
         schema = get_openapi(
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )
         _, own = models_json_schema(
-            [(InferRequest, "validation"), (OpenInferRequest, "validation"), (StepEvent, "serialization")],
+            [*((model, "validation") for model in REQUESTS), (StepEvent, "serialization")],
             ref_template="#/components/schemas/{model}",
         )
         schemas = schema["components"]["schemas"]
@@ -121,7 +132,8 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             if "HTTPValidationError" in str(operation["responses"].get("422")):
                 del operation["responses"]["422"]
         _tell_of_common_errors(schema)
-        _tell_of_the_models(schema, served, app.state.settings)
+        _tell_of_the_models(schema, newest, app.state.settings)
+        add_examples(schema, newest)
         if not app.state.keys.wanted:
             _leave_out_keys(schema)
         app.openapi_schema = schema | {"x-models": titles}
@@ -141,15 +153,15 @@ def _tell_of_common_errors(schema: dict[str, Any]) -> None:
             operation["responses"] = dict(sorted(operation["responses"].items()))
 
 
-def _tell_of_the_models(schema: dict[str, Any], served: dict[str, Worker], settings: Settings) -> None:
+def _tell_of_the_models(schema: dict[str, Any], newest: dict[str, ServedModel], settings: Settings) -> None:
     """What a request may hold: the problems that the models' codecs read, and an example for each model."""
     request = schema["components"]["schemas"]["InferRequest"]
-    if len(served) > 1:
+    if len(newest) > 1:
         request["anyOf"] = [{"required": ["model", "input"]}, {"required": ["continue_from"]}]
     problems: list[dict[str, Any]] = []
-    for worker in served.values():
-        if worker.codec.schema not in problems:
-            problems.append(worker.codec.schema)
+    for served in newest.values():
+        if served.codec.schema not in problems:
+            problems.append(served.codec.schema)
     several = {
         "type": "array",
         "minItems": 1,
@@ -157,18 +169,18 @@ def _tell_of_the_models(schema: dict[str, Any], served: dict[str, Worker], setti
         "items": {"anyOf": problems},
     }
     request["properties"]["input"]["anyOf"] = [*problems, several]
-    bodies = {name: _example(worker) for name, worker in served.items()}
+    bodies = {name: _example(served) for name, served in newest.items()}
     request["examples"] = list(bodies.values())
     content = schema["paths"]["/v1/infer"]["post"]["requestBody"]["content"]["application/json"]
     content["examples"] = {name: {"summary": name, "value": body} for name, body in bodies.items()}
 
 
-def _example(worker: Worker) -> dict[str, Any]:
+def _example(served: ServedModel) -> dict[str, Any]:
     """A request for a model that halts by the rule it was measured to be right with."""
-    manifest = worker.bundle.manifest
+    manifest = served.bundle.manifest
     return {
         "model": manifest.name,
-        "input": worker.codec.example,
+        "input": served.codec.example,
         "max_steps": manifest.steps.default,
         "halting": manifest.halting.model_dump(include={"criterion", "threshold", "patience"}),
     }

@@ -84,7 +84,7 @@ async def _serve_app(app: FastAPI, settings: Settings, listener: socket.socket) 
     stopping = asyncio.create_task(told.to_stop.wait())
     await _first(serving, starting, stopping)
     if starting.done() and not starting.exception():
-        models = ", ".join(title(worker) for worker in fleet.workers)
+        models = ", ".join(title(served) for served in fleet.models)
         log.info("serving %s on http://%s", models, _address(listener))
         await _first(serving, stopping)
     if stopping.done():

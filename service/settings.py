@@ -1,77 +1,40 @@
 """Every setting of the service: a flag of `fathom serve`, a variable FATHOM_<NAME>, a line in the docs.
 
-The fields below are the only definition; the flags take their help from them, and tests hold
+The fields below are the only definition; `fathom serve` makes its flags from them, and tests hold
 docs/settings.md against them.
 """
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from service.bundles.reference import reference_of
 from service.errors import StartupError
+from service.setting_types import (
+    Buckets,
+    Count,
+    CountOrAny,
+    File,
+    Folder,
+    Hosts,
+    Keys,
+    Large,
+    Milliseconds,
+    Names,
+    Origins,
+    Places,
+    Rate,
+    Seconds,
+    SecondsOrNone,
+    Share,
+    Shown,
+)
 
 PREFIX = "FATHOM_"
-
-
-def _split(value: object) -> object:
-    """A comma-separated text -> its parts; anything else is left to validation."""
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-
-def _keys(value: object) -> object:
-    """As _split; but a text that is not empty and holds no key is a mistake, not an open door."""
-    keys = _split(value)
-    if isinstance(value, str) and value and not keys:
-        raise ValueError("there is no key between the commas; give one, or leave it empty for none")
-    return keys
-
-
-def _ascending(bounds: tuple[float, ...]) -> tuple[float, ...]:
-    if not bounds or any(low >= high for low, high in itertools.pairwise(bounds)):
-        raise ValueError("give at least one bound, in ascending order, separated by commas")
-    return bounds
-
-
-def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
-    for origin in origins:
-        if origin != "*" and not re.fullmatch(r"https?://[^/\s?#@]+", origin):
-            raise ValueError(f"{origin!r} is not an origin; write https://HOST or https://HOST:PORT, or *")
-    return origins
-
-
-def _hosts(hosts: tuple[str, ...]) -> tuple[str, ...]:
-    for host in hosts:
-        if host != "*" and not re.fullmatch(r"(\*\.)?[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?", host):
-            raise ValueError(f"{host!r} is not a name; write HOST without a port, *.DOMAIN, or *")
-    return hosts
-
-
-def _pinned(references: tuple[str, ...]) -> tuple[str, ...]:
-    for reference in references:
-        reference_of(reference)
-    return references
-
-
-Bound = Annotated[float, Field(ge=0, le=10**12, allow_inf_nan=False)]
-Buckets = Annotated[tuple[Bound, ...], NoDecode, BeforeValidator(_split), AfterValidator(_ascending)]
-Names = Annotated[tuple[Annotated[str, Field(max_length=128)], ...], NoDecode, BeforeValidator(_split)]
-Place = Annotated[str, Field(max_length=1024)]
-Places = Annotated[tuple[Place, ...], NoDecode, BeforeValidator(_split), AfterValidator(_pinned)]
-Origins = Annotated[Names, AfterValidator(_origins)]
-Hosts = Annotated[Names, AfterValidator(_hosts)]
-Keys = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_keys)]
-Count = Annotated[int, Field(ge=1, le=10**6)]
-Large = Annotated[int, Field(ge=1, le=10**12)]  # bytes, or steps
-Seconds = Annotated[float, Field(gt=0, le=10**6, allow_inf_nan=False)]
-Rate = Annotated[float, Field(ge=0, le=10**9, allow_inf_nan=False)]  # a second; 0: any
 
 
 class Settings(BaseSettings):
@@ -79,12 +42,18 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
 
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
-    repository: Path = Field(
-        Path("bundles"), description="Folder of bundles, <model>/<version>/manifest.json."
+    host: Annotated[str, Shown("ADDRESS")] = Field(
+        "127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface."
     )
-    poll_seconds: Annotated[float, Field(ge=0, le=10**6, allow_inf_nan=False)] = Field(
+    port: Annotated[int, Field(ge=0, le=65535), Shown("PORT")] = Field(
+        8000, description="Port to listen on; 0 takes any free one."
+    )
+    repository: Folder = Field(
+        Path("bundles"),
+        description="Folder of bundles, <model>/<version>/manifest.json. Where it is not set and there is no "
+        "folder of this name, the bundles that come with Fathom are served.",
+    )
+    poll_seconds: SecondsOrNone = Field(
         0, description="Load what has changed in the repository this often; 0: only when told to."
     )
     remote_bundles: Places = Field(
@@ -92,7 +61,7 @@ class Settings(BaseSettings):
         description="Bundles from elsewhere, comma-separated, such as s3://bucket/graph/1#sha256=HASH with "
         "the hash of the manifest (extra remote).",
     )
-    bundle_cache: Path = Field(
+    bundle_cache: Folder = Field(
         Path("~/.cache/fathom"), description="Folder where bundles from elsewhere are kept."
     )
     max_bundle_bytes: Large = Field(2**32, description="Size of a bundle from elsewhere.")
@@ -107,7 +76,7 @@ class Settings(BaseSettings):
     backend: Literal["auto", "onnx", "torchscript"] = Field(
         "auto", description="What runs a bundle's graphs. auto prefers ONNX."
     )
-    cpu_threads: Annotated[int, Field(ge=0, le=1024)] = Field(
+    cpu_threads: Annotated[int, Field(ge=0, le=1024), Shown("N")] = Field(
         0,
         description="Threads that compute steps on a CPU, over all models; 0: as many as the process may use "
         "cores, of the machine or of its container's quota.",
@@ -118,7 +87,7 @@ class Settings(BaseSettings):
         description="How long a request may have to wait for others, in estimated seconds of compute at the "
         "most steps that all may take; past that, it gets 429 with Retry-After.",
     )
-    quantum_ms: Annotated[float, Field(gt=0, le=10**6, allow_inf_nan=False)] = Field(
+    quantum_ms: Milliseconds = Field(
         20.0,
         description="Milliseconds of compute that a problem may be ahead of one that waits before it yields "
         "its slot, to go on later.",
@@ -126,12 +95,8 @@ class Settings(BaseSettings):
     stall_seconds: Seconds = Field(
         30.0, description="Not ready when there is work but no step has finished for this long."
     )
-    drain_seconds: float = Field(
-        30.0,
-        ge=0,
-        le=10**6,
-        allow_inf_nan=False,
-        description="How long running requests may go on after SIGTERM.",
+    drain_seconds: SecondsOrNone = Field(
+        30.0, description="How long running requests may go on after SIGTERM."
     )
     max_problems: Count = Field(256, description="Problems per request.")
     max_body_bytes: Large = Field(2**20, description="Size of a request's body; larger ones get 413.")
@@ -189,7 +154,7 @@ class Settings(BaseSettings):
         (),
         description="Keys for administration, comma-separated; without one, loading and unloading is closed.",
     )
-    keys_file: str = Field(
+    keys_file: File = Field(
         "",
         description="File of hashed keys, a line for each as `fathom key NAME` prints it; with one, /v1 "
         "wants a key. It is read again within a second of a change.",
@@ -201,8 +166,11 @@ class Settings(BaseSettings):
         "queue_seconds.",
     )
     requests_per_second: Rate = Field(0, description="Requests per second that a key may send; 0: any.")
-    max_streams: Annotated[int, Field(ge=0, le=10**6)] = Field(
+    max_streams: CountOrAny = Field(
         0, description="Streams that a key may have open at the same time; 0: any."
+    )
+    page: Literal["on", "off"] = Field(
+        "on", description="The page at / that shows models thinking; off: nothing is there. /docs stays."
     )
     cors_origins: Origins = Field(
         (),
@@ -219,12 +187,10 @@ class Settings(BaseSettings):
         description="OpenTelemetry traces (extra otel), set up by the OTEL_ variables; auto: where one of "
         "them names an exporter.",
     )
-    capture_file: str = Field(
+    capture_file: File = Field(
         "", description="Write a sample of the requests to this file, for `fathom loadtest --problems`."
     )
-    capture_share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = Field(
-        1.0, description="Share of the requests to capture, over 0 to 1."
-    )
+    capture_share: Share = Field(1.0, description="Share of the requests to capture, over 0 to 1.")
     capture_bytes: Large = Field(
         2**26, description="Size of the captured requests; the older half goes when there is no room."
     )

@@ -12,12 +12,13 @@ from model.calibration import CalibrationPoint
 from model.errors import RequestError
 from model.halting import CRITERIA, HaltingRule
 from model.manifest import Manifest
+from model.spelling import did_you_mean
 
 NEAR_CHANCE = 0.75  # what a rule keeps of the hardest problems; below that, whoever chooses it is warned
 
 
 @dataclass(frozen=True)
-class AskedRule:
+class RequestedRule:
     """When a caller wants to stop: a criterion and what goes with it, or an accuracy to keep."""
 
     criterion: str | None = None
@@ -27,12 +28,12 @@ class AskedRule:
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestedTerms:
     """What a caller said; None for what was left out."""
 
     max_steps: int | None = None
     min_steps: int | None = None
-    rule: AskedRule | None = None
+    rule: RequestedRule | None = None
     deadline_ms: float | None = None
 
 
@@ -57,7 +58,9 @@ class Before:
     taken: int  # the most steps that one of its rows has taken
 
 
-def terms_of(asked: Asked, manifest: Manifest, arrived: float, before: Before | None = None) -> Terms:
+def terms_of(
+    asked: RequestedTerms, manifest: Manifest, arrived: float, before: Before | None = None
+) -> Terms:
     """The terms of a request that arrived then, in seconds of the engine's clock.
 
     Raises RequestError where they are out of range, or the bundle cannot offer them.
@@ -92,7 +95,7 @@ def beyond(manifest: Manifest, measured: Mapping[str, int]) -> list[str]:
     ]
 
 
-def _rule(asked: AskedRule | None, manifest: Manifest) -> tuple[HaltingRule, int, int]:
+def _rule(asked: RequestedRule | None, manifest: Manifest) -> tuple[HaltingRule, int, int]:
     """The halting rule, with the min_steps and max_steps that go with it where the caller gives none."""
     default, budget = manifest.halting, manifest.steps.default
     if asked is None:
@@ -107,8 +110,9 @@ def _rule(asked: AskedRule | None, manifest: Manifest) -> tuple[HaltingRule, int
     if criterion is None:
         what = f"is not computed by {manifest.name}" if asked.criterion in CRITERIA else "is unknown"
         computed = ", ".join(manifest.criteria)
+        hint = did_you_mean(asked.criterion, manifest.criteria)
         raise RequestError(
-            f"criterion {asked.criterion!r} {what}; choose one of {computed}", "halting.criterion"
+            f"criterion {asked.criterion!r} {what}; {hint}choose one of {computed}", "halting.criterion"
         )
     threshold = criterion.default if asked.threshold is None else asked.threshold
     try:  # the criterion is known and the patience positive: what is left to refuse is the threshold
@@ -117,7 +121,7 @@ def _rule(asked: AskedRule | None, manifest: Manifest) -> tuple[HaltingRule, int
         raise RequestError(str(error), "halting.threshold") from None
 
 
-def _calibrated(asked: AskedRule, target: float, manifest: Manifest) -> CalibrationPoint:
+def _calibrated(asked: RequestedRule, target: float, manifest: Manifest) -> CalibrationPoint:
     """The cheapest measured threshold whose guarantee is what the caller asks for."""
     field = "halting.target_accuracy"
     for name in ("criterion", "threshold", "patience"):
@@ -133,7 +137,7 @@ def _calibrated(asked: AskedRule, target: float, manifest: Manifest) -> Calibrat
     return point
 
 
-def _steps(asked: Asked, manifest: Manifest, floor: int, budget: int) -> tuple[int, int]:
+def _steps(asked: RequestedTerms, manifest: Manifest, floor: int, budget: int) -> tuple[int, int]:
     """max_steps and min_steps; a floor that is only a default gives way to the caller's budget."""
     limit = manifest.steps.limit
     max_steps = budget if asked.max_steps is None else asked.max_steps

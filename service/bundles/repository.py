@@ -17,9 +17,10 @@ from typing import Any, Literal
 
 from model.bundle import MANIFEST, Bundle, read_in_place
 from model.errors import BundleError, FathomError
-from service.engine.worker import State, Worker
+from service.bundles.opening import open_bundle, places_of
+from service.engine.served_model import ServedModel, State
 from service.errors import NotLoaded, UnknownModel
-from service.fleet import Fleet, open_worker, places_of, title
+from service.fleet import Fleet, title
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
@@ -69,21 +70,21 @@ class Repository:
 
     async def index(self) -> list[Entry]:
         """Every version that is on disk or served, by name and version. Raises NotLoaded where disk fails."""
-        manifests = [worker.bundle.manifest for worker in self._fleet.workers]
-        served = {(manifest.name, manifest.version) for manifest in manifests}
+        manifests = [served.bundle.manifest for served in self._fleet.models]
+        places = {(manifest.name, manifest.version) for manifest in manifests}
         try:
             folders = await asyncio.to_thread(places_of, self._settings)
         except BundleError as error:
             raise NotLoaded(error.message) from error
-        return [self._entry(*place) for place in sorted(served | {_place(folder) for folder in folders})]
+        return [self._entry(*place) for place in sorted(places | {_place(folder) for folder in folders})]
 
     def _entry(self, name: str, version: str) -> Entry:
-        worker = next((w for w in self._fleet.named(name) if w.bundle.manifest.version == version), None)
-        if worker is None:
+        served = next((w for w in self._fleet.named(name) if w.bundle.manifest.version == version), None)
+        if served is None:
             if self.is_loading(name):
                 return Entry(name, version, "LOADING")
             return Entry(name, version, "UNAVAILABLE", self._faults.get(name, "not loaded"))
-        if (reason := worker.health()) is not None:
+        if (reason := served.health()) is not None:
             return Entry(name, version, "UNAVAILABLE", reason)
         return Entry(name, version, "READY", self._faults.get(name, ""))
 
@@ -110,12 +111,12 @@ class Repository:
     async def unload(self, name: str) -> None:
         """Serve a model no longer; what runs on it may finish. Raises UnknownModel where it is not served."""
         async with self._changing:
-            if not (workers := self._fleet.named(name)):
+            if not (models := self._fleet.named(name)):
                 raise UnknownModel(f"there is no model {name!r} that is served", "model")
             self._unloaded.add(name)
             self._faults.pop(name, None)
             self._retire(self._fleet.replace(name, []))
-            log.info("unloaded %s", ", ".join(title(worker) for worker in workers))
+            log.info("unloaded %s", ", ".join(title(served) for served in models))
 
     async def _load(self, name: str) -> None:
         folders = [
@@ -125,53 +126,53 @@ class Repository:
         ]
         if not folders:
             raise UnknownModel(f"there is no model {name!r} in the repository", "model")
-        serving = {worker.bundle.manifest.version: worker for worker in self._fleet.named(name)}
-        kept, new = list[Worker](), list[Worker]()
+        serving = {served.bundle.manifest.version: served for served in self._fleet.named(name)}
+        unchanged, new = list[ServedModel](), list[ServedModel]()
         try:
             for folder in folders:
                 bundle = await asyncio.to_thread(read_in_place, folder)
-                worker = serving.get(bundle.manifest.version)
-                if worker is not None and _unchanged(worker, bundle):
-                    kept.append(worker)
+                served = serving.get(bundle.manifest.version)
+                if served is not None and _unchanged(served, bundle):
+                    unchanged.append(served)
                 else:
                     new.append(await self._open(bundle))
                     new[-1].start()
-            for worker in new:
-                await worker.started()
+            for served in new:
+                await served.started()
         except BaseException:  # a shutdown too
-            for worker in new:
-                await self._close(worker)
+            for served in new:
+                await self._close(served)
             raise
-        self._retire(self._fleet.replace(name, [*kept, *new]))
-        log.info("loaded %s", ", ".join(title(worker) for worker in self._fleet.named(name)))
+        self._retire(self._fleet.replace(name, [*unchanged, *new]))
+        log.info("loaded %s", ", ".join(title(served) for served in self._fleet.named(name)))
 
-    async def _open(self, bundle: Bundle) -> Worker:
-        """A worker for a bundle. Raises StartupError or BundleError where it cannot be had."""
+    async def _open(self, bundle: Bundle) -> ServedModel:
+        """A bundle, opened to be served. Raises StartupError or BundleError where it cannot be had."""
         observer = self._metrics.of_model(bundle.manifest.name, self._settings.slots)
         try:
-            return await asyncio.to_thread(open_worker, bundle, self._settings, observer, self._fleet.budget)
+            return await asyncio.to_thread(open_bundle, bundle, self._settings, observer, self._fleet.budget)
         except BaseException:
             self._metrics.forget(observer)
             raise
 
-    async def _close(self, worker: Worker) -> None:
-        """End a worker that never served."""
-        worker.close()
-        await worker.closed()
-        self._metrics.forget(worker.observer)
+    async def _close(self, served: ServedModel) -> None:
+        """End a model that never served."""
+        served.close()
+        await served.closed()
+        self._metrics.forget(served.observer)
 
-    def _retire(self, workers: list[Worker]) -> None:
+    def _retire(self, models: list[ServedModel]) -> None:
         """Let them finish and go, while we go on."""
-        for worker in workers:
-            self._keep(self._retired(worker))
+        for served in models:
+            self._keep(self._retired(served))
 
-    async def _retired(self, worker: Worker) -> None:
-        await self._fleet.leave(worker)
-        self._metrics.forget(worker.observer)
-        log.info("closed %s of before", title(worker))
+    async def _retired(self, served: ServedModel) -> None:
+        await self._fleet.leave(served)
+        self._metrics.forget(served.observer)
+        log.info("closed %s of before", title(served))
 
-    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
+    def _keep(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(coroutine)
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
 
@@ -217,7 +218,7 @@ def _place(folder: Path) -> tuple[str, str]:
     return folder.parent.name, folder.name
 
 
-def _unchanged(worker: Worker, bundle: Bundle) -> bool:
-    """Whether a worker serves this very bundle, and works."""
-    same = worker.bundle.manifest == bundle.manifest and worker.bundle.folder == bundle.folder
-    return same and worker.state is not State.FAILED
+def _unchanged(served: ServedModel, bundle: Bundle) -> bool:
+    """Whether this very bundle is served, and works."""
+    same = served.bundle.manifest == bundle.manifest and served.bundle.folder == bundle.folder
+    return same and served.state is not State.FAILED

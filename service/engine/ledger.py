@@ -88,7 +88,7 @@ class Ledger:
         self._opened += 1
         accounts = self._submissions
         accounts.key[number], accounts.arrival[number] = key, self._opened
-        accounts.waiting[number] = len(submission.problems)
+        accounts.waiting[number] = len(submission.trajectories)
         self._keys.members[key] += 1
 
     def number(self, submission: Submission) -> int:

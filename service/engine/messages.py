@@ -1,8 +1,8 @@
-"""What goes into an engine and what comes out: problems in, events out.
+"""What goes into an engine and what comes out: trajectories in, events out.
 
-A Problem is one row with its own budget, halting rule and deadline. A Submission is what one
-request asks for, its problems sharing a fate when the client goes away. The engine answers with
-events, in order; a submission is over after one Finished event per problem.
+A Trajectory is one row with its own budget, halting rule and deadline: a problem, or one of its samples.
+A Submission is what one request asks for; its trajectories share a fate when the client goes away. The
+engine answers with events, in order; a submission is over after one Finished event per trajectory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from service.runners.runner import Carry, View
 TO_THE_END = HaltingRule()  # no criterion: exactly max_steps
 EVENT_BYTES = 1024  # what an event takes beside what follows: objects now, JSON later
 READOUT_BYTES = 32  # for every number of a readout
-NOT_FINITE = "the model's readout is not finite"  # why a row ended
+# Why a row ended; the second goes on with what the model's embedding says.
+NOT_FINITE = "the model's readout is not finite"
+NOT_EMBEDDED = "the model cannot read this row"
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,11 @@ class Thought:
     scores: Floats | None = None
     tally: Tally | None = None
     error: str | None = None
+    steered: bool = False  # whether a caller has changed its state
 
 
 @dataclass(frozen=True)
-class Problem:
+class Trajectory:
     """One row of work and the caller's terms."""
 
     row: Row
@@ -123,7 +126,7 @@ Event = Stepped | Finished
 class Submission:
     """The problems of one request."""
 
-    problems: tuple[Problem, ...]
+    trajectories: tuple[Trajectory, ...]
     arrived: float  # on the engine's clock, seconds
     key: str = ""  # on whose account it thinks
     id: str = ""  # of the request, by which its key may stop it
@@ -131,4 +134,4 @@ class Submission:
     @property
     def steps(self) -> int:
         """The most steps this can take."""
-        return sum(problem.steps_left for problem in self.problems)
+        return sum(trajectory.steps_left for trajectory in self.trajectories)

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from service.engine.ledger import Ledger
-from service.engine.messages import Problem, Submission, Thought
+from service.engine.messages import Submission, Thought, Trajectory
 from service.engine.tally import Tally
 from service.runners.runner import Carry
 
 
 @dataclass(eq=False)
-class Waiting:
+class Progress:
     """One problem, and what it takes along when it goes into a slot and comes out again."""
 
     submission: Submission
@@ -34,8 +34,8 @@ class Waiting:
     timed: bool = field(default=False)  # among the deadlines
 
     @property
-    def problem(self) -> Problem:
-        return self.submission.problems[self.index]
+    def trajectory(self) -> Trajectory:
+        return self.submission.trajectories[self.index]
 
 
 class WaitingQueue:
@@ -47,8 +47,8 @@ class WaitingQueue:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._lines: dict[Submission, deque[Waiting]] = {}
-        self._deadlines: list[tuple[float, int, Waiting]] = []
+        self._lines: dict[Submission, deque[Progress]] = {}
+        self._deadlines: list[tuple[float, int, Progress]] = []
         self._order = count()
         self._length = 0
         self.steps = 0  # the most that all of them may take
@@ -59,24 +59,26 @@ class WaitingQueue:
     def push(self, submission: Submission, now: float) -> None:
         """Queue every problem of a submission, in which the ledger has entered it."""
         line = self._lines[submission] = deque()
-        for index, problem in enumerate(submission.problems):
-            work = Waiting(submission, index, Carry(problem.row), since=now, deadline=problem.deadline)
-            if problem.before is not None:
-                _go_on(work, problem.before)
-            if problem.tallies and work.tally is None:
-                work.tally = Tally()
-            line.append(work)
-            self._count(work, 1)
-            self._watch(work)
+        for index, trajectory in enumerate(submission.trajectories):
+            progress = Progress(
+                submission, index, Carry(trajectory.row), since=now, deadline=trajectory.deadline
+            )
+            if trajectory.before is not None:
+                _go_on(progress, trajectory.before)
+            if trajectory.tallies and progress.tally is None:
+                progress.tally = Tally()
+            line.append(progress)
+            self._count(progress, 1)
+            self._watch(progress)
 
-    def push_back(self, work: Waiting) -> None:
+    def push_back(self, progress: Progress) -> None:
         """Queue a problem that had a slot, before its siblings."""
-        work.gone = False
-        self._lines.setdefault(work.submission, deque()).appendleft(work)
-        self._count(work, 1)
-        self._watch(work)
+        progress.gone = False
+        self._lines.setdefault(progress.submission, deque()).appendleft(progress)
+        self._count(progress, 1)
+        self._watch(progress)
 
-    def first(self, now: float) -> Waiting:
+    def first(self, now: float) -> Progress:
         """Whose turn it is; it stays in the queue, which must not be empty."""
         while self._deadlines and self._deadlines[0][2].gone:
             heapq.heappop(self._deadlines)[2].timed = False
@@ -87,47 +89,47 @@ class WaitingQueue:
             line.popleft()
         return line[0]
 
-    def of(self, submission: Submission) -> list[Waiting]:
+    def of(self, submission: Submission) -> list[Progress]:
         """A submission's problems that wait."""
-        return [work for work in self._lines.get(submission, ()) if not work.gone]
+        return [progress for progress in self._lines.get(submission, ()) if not progress.gone]
 
-    def hurry(self, work: Waiting) -> None:
+    def hurry(self, progress: Progress) -> None:
         """A problem that waits is out of time from now on."""
-        work.deadline, work.timed = -math.inf, False
-        self._watch(work)
+        progress.deadline, progress.timed = -math.inf, False
+        self._watch(progress)
 
-    def take(self, work: Waiting) -> Waiting:
+    def take(self, progress: Progress) -> Progress:
         """Take a problem out of the queue."""
-        work.gone = True
-        self._count(work, -1)
-        line = self._lines[work.submission]
+        progress.gone = True
+        self._count(progress, -1)
+        line = self._lines[progress.submission]
         while line and line[0].gone:
             line.popleft()
         if not line:
-            del self._lines[work.submission]
-        return work
+            del self._lines[progress.submission]
+        return progress
 
-    def cancel(self, submission: Submission) -> list[Waiting]:
+    def cancel(self, submission: Submission) -> list[Progress]:
         """Take all of a submission's problems out."""
-        return [self.take(work) for work in self.of(submission)]
+        return [self.take(progress) for progress in self.of(submission)]
 
-    def _count(self, work: Waiting, one: int) -> None:
+    def _count(self, progress: Progress, one: int) -> None:
         self._length += one
-        self.steps += one * (work.problem.max_steps - work.carry.depth)
+        self.steps += one * (progress.trajectory.max_steps - progress.carry.depth)
 
-    def _watch(self, work: Waiting) -> None:
-        if work.deadline is None or work.timed:
+    def _watch(self, progress: Progress) -> None:
+        if progress.deadline is None or progress.timed:
             return
         if len(self._deadlines) > 2 * self._length + 64:  # of those who have gone; do not keep them alive
             self._deadlines = [entry for entry in self._deadlines if not entry[2].gone]
             heapq.heapify(self._deadlines)
-        work.timed = True
-        heapq.heappush(self._deadlines, (work.deadline, next(self._order), work))
+        progress.timed = True
+        heapq.heappush(self._deadlines, (progress.deadline, next(self._order), progress))
 
 
-def _go_on(work: Waiting, before: Thought) -> None:
+def _go_on(progress: Progress, before: Thought) -> None:
     """A problem that has been thought about before stands where it stood."""
-    work.carry, work.begun_at = before.carry, before.carry.depth
-    work.held_for = before.held_for if work.problem.goes_on_as_before else 0
-    if work.problem.tallies and before.tally is not None:
-        work.tally = before.tally.copy()
+    progress.carry, progress.begun_at = before.carry, before.carry.depth
+    progress.held_for = before.held_for if progress.trajectory.goes_on_as_before else 0
+    if progress.trajectory.tallies and before.tally is not None:
+        progress.tally = before.tally.copy()

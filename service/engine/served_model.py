@@ -6,23 +6,24 @@ import asyncio
 import logging
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from enum import Enum
 
 from model.bundle import Bundle
 from model.codecs import Codec
 from model.row import Layout
-from service.engine.engine import Engine, EngineLimits, Events, Observer
-from service.engine.messages import Problem, Submission
+from service.engine.admission import refuse_if_full, weight_of
+from service.engine.departures import Events
+from service.engine.engine import Engine, EngineLimits
+from service.engine.inbox import Inbox
+from service.engine.messages import Submission
+from service.engine.observer import Observer
 from service.engine.ticket import Budget, Ticket
 from service.errors import Overloaded, StartupError, Unavailable
 from service.runners.runner import Carry, Runner
 
 log = logging.getLogger("fathom")
-LONGEST_RETRY = 60  # seconds; a busier server than that should be retried elsewhere
 JOIN_SECONDS = 5  # a step that is still running then hangs; the process ends without it
 RESTARTS = 5  # in a row; an engine that fails once more has failed for good
 BACK_OFF_SECONDS = 0.2, 5.0  # before the first of them, doubling up to
@@ -40,22 +41,7 @@ class State(Enum):
     CLOSED = "closed"
 
 
-@dataclass
-class _Inbox:
-    """Commands on their way to the engine's thread; guarded by the worker's condition."""
-
-    submissions: list[Submission] = field(default_factory=list)
-    cancellations: list[Submission] = field(default_factory=list)
-    stops: list[Submission] = field(default_factory=list)
-    closing: bool = False
-
-    @property
-    def any(self) -> bool:
-        """Whether there is a command."""
-        return bool(self.submissions or self.cancellations or self.stops)
-
-
-class Worker:
+class ServedModel:
     """Owns an engine's thread. Everything public is called on the event loop.
 
     An engine that breaks down is built anew, with a runner from `opener`; whoever was in it is told.
@@ -80,8 +66,7 @@ class Worker:
         self._observer = observer
         self._budget = budget
         self._engine = self._new_engine()
-        self._inbox = _Inbox()
-        self._changed = threading.Condition()
+        self._inbox = Inbox(lambda: self.runner.wake())
         self._thread = threading.Thread(target=self._run, name=f"engine-{bundle.manifest.name}", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tickets: dict[Submission, Ticket] = {}
@@ -90,10 +75,10 @@ class Worker:
         self._first_step = asyncio.Event()  # taken, or failed
         self._admitting = True
         self._state, self._fault = State.STARTING, ""
-        self._progress = time.monotonic()  # when a step last came through
+        self._stepped_at = time.monotonic()  # when a step last came through
 
     def start(self) -> None:
-        """Start the thread; it takes a real step before the worker is ready."""
+        """Start the thread; it takes a real step before the model is ready."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
@@ -113,68 +98,34 @@ class Worker:
             raise Unavailable(f"the model is not available, try again later ({reason})")
         if reserved and self._budget.used + reserved > self._budget.total:
             raise Overloaded("the steps of other requests fill what is set aside for them", retry_after=1)
-        weight = sum(self._weight(problem, submission.arrived) for problem in submission.problems)
-        self._refuse_if_full(submission, weight, queue_seconds or self.limits.queue_seconds)
+        weight = weight_of(submission, self.runner.cost)
+        most = queue_seconds or self.limits.queue_seconds
+        refuse_if_full(
+            submission, weight, self._tickets.values(), self.limits.slots, self.runner.workers, most
+        )
         if not self._tickets:
-            self._progress = time.monotonic()  # idle time is not a stall
-        ticket = Ticket(submission, self._cancel, self._budget, reserved, weight, self._stop)
+            self._stepped_at = time.monotonic()  # idle time is not a stall
+        inbox = self._inbox
+        ticket = Ticket(submission, inbox.cancel, self._budget, reserved, weight, inbox.stop)
         self._tickets[submission] = ticket
         self._all_finished.clear()
-        with self._changed:
-            self._inbox.submissions.append(submission)
-            self._wake()
+        inbox.submit(submission)
         return ticket
-
-    def _weight(self, problem: Problem, arrived: float) -> float:
-        """The most seconds of compute that a problem can take, one step at least."""
-        step = self.runner.cost(problem.row.bucket)
-        most = problem.steps_left * step
-        return most if problem.deadline is None else min(most, max(step, problem.deadline - arrived))
-
-    def _refuse_if_full(self, submission: Submission, weight: float, most: float) -> None:
-        """Raise Overloaded where a request of so many seconds would wait for more than `most`.
-
-        Where there is a slot for everybody, nobody waits.
-        """
-        present = sum(ticket.unfinished for ticket in self._tickets.values())
-        if not present or present + len(submission.problems) <= self.limits.slots:
-            return
-        ahead = self._ahead(submission.key, weight) / self.runner.workers
-        if ahead > most:
-            raise Overloaded(
-                f"the queue is full: this may have to wait for {ahead:.0f} s, over the "
-                f"{most:g} allowed; ask for fewer steps, or try again later",
-                retry_after=min(LONGEST_RETRY, ahead - most),
-            )
-
-    def _ahead(self, key: str, weight: float) -> float:
-        """The seconds of others' compute that a request of so many may have to wait for.
-
-        With fair shares that is as much of every other request of its key as it asks for itself, so a short
-        one passes the long ones; and as much of every other key as of its own, however much that has sent.
-        """
-        own, others = 0.0, defaultdict[str, float](float)
-        for submission, ticket in self._tickets.items():
-            if submission.key == key:
-                own += min(weight, ticket.weight)
-            else:
-                others[submission.key] += ticket.weight
-        return own + sum(min(own + weight, all_of_it) for all_of_it in others.values())
 
     def steps_under_way(self, key: str) -> int:
         """Steps that a key's problems in slots have taken; about, for the engine's thread goes on."""
         slots = self._engine.slots
         return sum(
             int(slots.depth[slot])
-            for slot, work in enumerate(slots.work)
-            if work is not None and work.submission.key == key
+            for slot, progress in enumerate(slots.progress)
+            if progress is not None and progress.submission.key == key
         )
 
     def health(self) -> str | None:
         """None when ready for work; otherwise why not."""
         if self._state is not State.READY:
             return f"{self._state.value}: {self._fault}" if self._fault else self._state.value
-        stuck_for = time.monotonic() - self._progress
+        stuck_for = time.monotonic() - self._stepped_at
         if self._tickets and stuck_for > self.limits.stall_seconds:
             return f"stalled: there is work, but no step has finished for {stuck_for:.0f} s"
         return None if self._admitting else "draining"
@@ -197,7 +148,7 @@ class Worker:
     @property
     def waiting(self) -> int:
         """Problems without a slot."""
-        return len(self._engine.waiting) + sum(len(entry.problems) for entry in self._inbox.submissions)
+        return len(self._engine.waiting) + sum(len(entry.trajectories) for entry in self._inbox.submissions)
 
     @property
     def waiting_steps(self) -> int:
@@ -220,10 +171,7 @@ class Worker:
     def close(self) -> None:
         """Cancel what is left and let the thread end. Harmless when repeated."""
         self.stop_admitting()
-        with self._changed:
-            self._inbox.cancellations += list(self._tickets)
-            self._inbox.closing = True
-            self._wake()
+        self._inbox.close(self._tickets)
 
     async def closed(self) -> None:
         """Wait for the thread's end after `close`; where a step never returns, its callers are told so."""
@@ -246,21 +194,6 @@ class Worker:
             if (submission.key, submission.id) == (key, id_)
         ]
         return sum(ticket.stop() for ticket in found)
-
-    def _cancel(self, submission: Submission) -> None:
-        with self._changed:
-            self._inbox.cancellations.append(submission)
-            self._wake()
-
-    def _stop(self, submission: Submission) -> None:
-        with self._changed:
-            self._inbox.stops.append(submission)
-            self._wake()
-
-    def _wake(self) -> None:
-        """Whatever the thread waits for, there is something to do. Called with the condition held."""
-        self._changed.notify()
-        self.runner.wake()
 
     # --- the engine's thread ---
 
@@ -294,7 +227,7 @@ class Worker:
                 with suppress(Exception):  # it may be what has failed
                     self.runner.close()
                 first, longest = BACK_OFF_SECONDS
-                if for_good or not self._pause(min(first * 2 ** (failures - 1), longest)):
+                if for_good or self._inbox.closes_within(min(first * 2 ** (failures - 1), longest)):
                     return
 
     def _serve(self) -> None:
@@ -304,7 +237,7 @@ class Worker:
             if events := self._engine.step():
                 self._call_on_loop(self._dispatch, events)
             if self._engine.steps != steps or self._engine.idle:
-                self._progress = time.monotonic()
+                self._stepped_at = time.monotonic()
             if self._engine.failures >= SUSPICIOUS and not self._engine.flying:
                 self._probe()
                 self._engine.failures = 0
@@ -324,25 +257,16 @@ class Worker:
 
     def _take_commands(self) -> bool:
         """Wait for work and hand it to the engine; False when it is time to stop."""
-        with self._changed:
-            while self._engine.idle and not self._inbox.any:
-                if self._inbox.closing:
-                    return False
-                self._changed.wait()
-            inbox, self._inbox = self._inbox, _Inbox(closing=self._inbox.closing)
-        for submission in inbox.submissions:
+        commands = self._inbox.take(wait=self._engine.idle)
+        if commands is None:
+            return False
+        for submission in commands.submissions:
             self._engine.submit(submission)
-        for submission in inbox.stops:
+        for submission in commands.stops:
             self._engine.stop(submission)
-        for submission in inbox.cancellations:
+        for submission in commands.cancellations:
             self._engine.cancel(submission)
         return True
-
-    def _pause(self, seconds: float) -> bool:
-        """Wait before another attempt; False when it is time to stop."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._inbox.closing, seconds)
-            return not self._inbox.closing
 
     def _call_on_loop(self, callback: Callable[..., None], *arguments: object) -> None:
         assert self._loop is not None, "the engine ran before start"
@@ -368,8 +292,7 @@ class Worker:
 
     def _fail_everything(self) -> None:
         """Tell everybody; what is on its way to an engine that is gone goes with it."""
-        with self._changed:
-            self._inbox.submissions.clear()
+        self._inbox.forget_submissions()
         for ticket in self._tickets.values():
             ticket.fail(f"the engine is {self.health()}")
         self._tickets.clear()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from model.halting import AGREEMENT, TERMS, Criterion, Flags, decide, terms_of
 from model.row import Bucket, Floats
 from service.engine.messages import Submission
-from service.engine.queue import Waiting
+from service.engine.queue import Progress
 from service.engine.steering import NEVER
 
 Rows = NDArray[np.intp]
@@ -41,7 +41,7 @@ class Slots:
         self.steer_at = np.full(slots, NEVER, np.int64)  # the next step before which a state is changed
         self.steered = 0  # slots in which that may come
         self.agreeing = 0  # slots that may halt on agreement
-        self.work: list[Waiting | None] = [None] * slots
+        self.progress: list[Progress | None] = [None] * slots
         self.bucket: list[Bucket] = [()] * slots
         self._free = list(range(slots))  # a heap
 
@@ -49,26 +49,28 @@ class Slots:
     def free(self) -> int:
         return len(self._free)
 
-    def seat(self, work: Waiting, account: int) -> int:
+    def seat(self, progress: Progress, account: int) -> int:
         """Give a problem the lowest free slot, where it goes on as it left; returns the slot.
 
         Raises where its terms cannot be held; then the slot stays free.
         """
-        slot, problem = self._free[0], work.problem
+        slot, trajectory = self._free[0], progress.trajectory
         self.account[slot] = account
-        self.depth[slot] = self.launched[slot] = work.carry.depth
-        self.terms[slot] = terms_of(problem.rule, problem.min_steps, problem.max_steps, self._criteria)
-        self.held_for[slot] = work.held_for
-        self.deadline[slot] = np.inf if work.deadline is None else work.deadline
-        self.followed[slot] = problem.every_step or problem.tallies
-        self.views[slot] = problem.view is not None
-        self.alone[slot] = problem.keeps or problem.steering is not None
-        if problem.steering is not None:
-            self.steer_at[slot] = problem.steering.next(max(work.carry.depth, work.steered) + 1)
+        self.depth[slot] = self.launched[slot] = progress.carry.depth
+        self.terms[slot] = terms_of(
+            trajectory.rule, trajectory.min_steps, trajectory.max_steps, self._criteria
+        )
+        self.held_for[slot] = progress.held_for
+        self.deadline[slot] = np.inf if progress.deadline is None else progress.deadline
+        self.followed[slot] = trajectory.every_step or trajectory.tallies
+        self.views[slot] = trajectory.view is not None
+        self.alone[slot] = trajectory.keeps or trajectory.steering is not None
+        if trajectory.steering is not None:
+            self.steer_at[slot] = trajectory.steering.next(max(progress.carry.depth, progress.steered) + 1)
             self.steered += 1
-        self.work[slot], self.bucket[slot] = work, work.carry.row.bucket
+        self.progress[slot], self.bucket[slot] = progress, progress.carry.row.bucket
         self.occupied[slot] = True
-        self.agreeing += problem.rule.criterion == AGREEMENT
+        self.agreeing += trajectory.rule.criterion == AGREEMENT
         heapq.heappop(self._free)
         return slot
 
@@ -77,23 +79,27 @@ class Slots:
         assert self.occupied[slot], f"slot {slot} is already free"
         self.occupied[slot] = False
         self.tenant[slot] += 1
-        problem = self.holder(slot).problem
-        self.agreeing -= problem.rule.criterion == AGREEMENT
-        if problem.steering is not None:
+        trajectory = self.holder(slot).trajectory
+        self.agreeing -= trajectory.rule.criterion == AGREEMENT
+        if trajectory.steering is not None:
             self.steered -= 1
             self.steer_at[slot] = NEVER
-        self.work[slot] = None
+        self.progress[slot] = None
         heapq.heappush(self._free, slot)
 
-    def holder(self, slot: int) -> Waiting:
+    def holder(self, slot: int) -> Progress:
         """The problem in an occupied slot."""
-        work = self.work[slot]
-        assert work is not None, f"slot {slot} is empty"
-        return work
+        progress = self.progress[slot]
+        assert progress is not None, f"slot {slot} is empty"
+        return progress
 
     def holding(self, submission: Submission) -> list[int]:
         """The slots a submission's problems occupy."""
-        return [slot for slot, work in enumerate(self.work) if work and work.submission is submission]
+        return [
+            slot
+            for slot, progress in enumerate(self.progress)
+            if progress and progress.submission is submission
+        ]
 
     def boarding(self, ahead: bool) -> Rows:
         """Who may take a step now: within the budget, and with nothing undecided unless `ahead`."""

@@ -24,7 +24,7 @@ USUAL_NOISE = 0.5  # of the paper: sigma = 0.5 mean ||h|| / sqrt(d)
 
 
 @dataclass(frozen=True)
-class Intervention:
+class StateChange:
     """One do-operation on one state, just before a step."""
 
     step: int  # 1 is the first
@@ -82,7 +82,7 @@ class Noise:
 class Steering:
     """All that is done to one row, step by step: interventions in their order, then noise."""
 
-    interventions: tuple[Intervention, ...] = ()
+    interventions: tuple[StateChange, ...] = ()
     noise: Noise | None = None
 
     def next(self, step: int) -> int:

@@ -6,7 +6,7 @@ from model.codecs import Tensors
 from model.halting import HaltReason
 from model.row import Floats, Layout
 from service.engine.messages import Thought
-from service.engine.queue import Waiting
+from service.engine.queue import Progress
 from service.engine.steering import states_of
 from service.runners.runner import Carry
 
@@ -14,9 +14,9 @@ Shown = tuple[Floats | None, Floats | None, Tensors | None]  # logits, scores, s
 NOTHING: Shown = (None, None, None)
 
 
-def shown_before(work: Waiting, layout: Layout) -> Shown:
+def shown_before(progress: Progress, layout: Layout) -> Shown:
     """What a problem showed before this request, if it goes on from one."""
-    before, view = work.problem.before, work.problem.view
+    before, view = progress.trajectory.before, progress.trajectory.view
     if before is None or before.logits is None:
         return NOTHING
     state = None
@@ -25,28 +25,40 @@ def shown_before(work: Waiting, layout: Layout) -> Shown:
     return before.logits, before.scores, state
 
 
-def end_before(work: Waiting) -> tuple[HaltReason, str | None]:
+def end_before(progress: Progress) -> tuple[HaltReason, str | None]:
     """Why a problem is over of which nothing is left to think about, and what went wrong with it."""
-    before = work.problem.before
+    before = progress.trajectory.before
     assert before is not None, "what has never been thought about has steps left"
-    if before.error is not None or (before.reason is HaltReason.HALTED and work.problem.goes_on_as_before):
+    if before.error is not None or (
+        before.reason is HaltReason.HALTED and progress.trajectory.goes_on_as_before
+    ):
         return before.reason, before.error
     return HaltReason.BUDGET, None
 
 
 def thought_of(
-    work: Waiting, carry: Carry | None, reason: HaltReason, shown: Shown, error: str | None, taken: int
+    progress: Progress, carry: Carry | None, reason: HaltReason, shown: Shown, error: str | None, taken: int
 ) -> Thought | None:
     """What is kept of a problem that is to be kept; None where it was cut off in mid-thought.
 
     carry: where it stands, of those that have taken a step and ended by themselves.
     """
-    problem = work.problem
-    if not problem.keeps or (taken and carry is None and error is None):
+    trajectory = progress.trajectory
+    if not trajectory.keeps or (taken and carry is None and error is None):
         return None
     if carry is None:  # as it came: its state may have been changed for a step that was never taken
-        carry = problem.before.carry if problem.before else Carry(problem.row)
+        carry = trajectory.before.carry if trajectory.before else Carry(trajectory.row)
     logits, scores, _ = shown
+    steered = trajectory.steering is not None or (trajectory.before is not None and trajectory.before.steered)
     return Thought(
-        carry, reason, problem.rule, problem.min_steps, work.held_for, logits, scores, work.tally, error
+        carry,
+        reason,
+        trajectory.rule,
+        trajectory.min_steps,
+        progress.held_for,
+        logits,
+        scores,
+        progress.tally,
+        error,
+        steered,
     )

@@ -50,7 +50,7 @@ class Ticket:
         self._first: list[Event] = []  # older than what is in the line; none of them may be dropped
         self._line: deque[Event] = deque()
         self._came = asyncio.Event()
-        self._unfinished = set(range(len(submission.problems)))
+        self._unfinished = set(range(len(submission.trajectories)))
         self._cancelled = self._closed = False
         self._watchers: list[tuple[Callable[[Finished], None], Callable[[], None]]] = []
 
@@ -61,7 +61,7 @@ class Ticket:
 
     async def __aiter__(self) -> AsyncIterator[list[Event]]:
         """All that has come since the last time, until every problem has had its Finished."""
-        left = len(self.submission.problems)
+        left = len(self.submission.trajectories)
         while left:
             await self._came.wait()
             self._came.clear()

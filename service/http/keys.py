@@ -1,67 +1,29 @@
 """API keys: named, hashed at rest, expiring, some of them for administration, with limits of their own.
 
-They come from two settings of plain keys and from a file of hashes, a line of JSON for each key, which
-`fathom key NAME` makes. A key is 32 random bytes, so a plain SHA-256 of it cannot be guessed.
+They come from two settings of plain keys and from a file of hashes (keys_file.py).
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import logging
-import os
-import re
-import secrets
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from model.errors import FathomError
-from service.errors import Forbidden, StartupError, Unauthorized
-from service.settings import Count, Large, Rate, Seconds, Settings
+from service.errors import Forbidden, Unauthorized
+from service.http.keys_file import Allowance, read_keys, stamp_of
+from service.settings import Settings
 
 log = logging.getLogger("fathom")
 LOOK_SECONDS = 1.0  # a key that is taken out of the file opens nothing after this long
-LARGEST_FILE = 2**22  # bytes
-PREFIX = "fathom_"  # so that scanners for secrets find keys that were published by mistake
-NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-NAMES_OF_PLAIN_KEYS = re.compile(r"(api|admin)-key-\d+")
-
-
-class Allowance(BaseModel):
-    """How much a caller may ask for; None: what the settings say."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    steps_per_second: Rate | None = None
-    requests_per_second: Rate | None = None
-    max_streams: Annotated[int, Field(ge=0, le=10**6)] | None = None
-    max_problems: Count | None = None
-    max_body_bytes: Large | None = None
-    queue_seconds: Seconds | None = None
-
-
-class KeyLine(Allowance):
-    """A line of the file of keys."""
-
-    name: str = Field(pattern=f"^{NAME}$")
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    expires: datetime | None = None  # from then on it opens nothing; UTC unless it says otherwise
-    admin: bool = False
-
-    @model_validator(mode="after")
-    def _is_ours_to_name(self) -> KeyLine:
-        if NAMES_OF_PLAIN_KEYS.fullmatch(self.name):
-            raise ValueError("this name is taken by the keys of the settings; choose another one")
-        return self
 
 
 @dataclass(frozen=True)
@@ -99,7 +61,7 @@ class Keys:
         self._looked = time.monotonic()
         self._filed: list[_Entry] = []
         if file is not None:
-            self._stamp, self._filed = _stamp(file), _read(file)
+            self._stamp, self._filed = stamp_of(file), _filed(file)
 
     @property
     def wanted(self) -> bool:
@@ -134,11 +96,11 @@ class Keys:
             return
         self._looked = time.monotonic()
         try:
-            stamp = _stamp(self._file)
+            stamp = stamp_of(self._file)
             if stamp == self._stamp:
                 return
             self._stamp = stamp
-            self._filed = _read(self._file)
+            self._filed = _filed(self._file)
         except FathomError as error:
             log.error("%s; the keys from before stay", error.message)
         else:
@@ -154,73 +116,19 @@ def keys_of(settings: Settings) -> Keys:
     )
 
 
-def new_key(name: str, **more: Any) -> tuple[str, str]:
-    """A new key and its line for the file. Raises StartupError where a field cannot be."""
-    key = PREFIX + secrets.token_urlsafe(32)
-    fields = {"name": name, "sha256": hashlib.sha256(key.encode()).hexdigest(), **more}
-    fields = {field: value for field, value in fields.items() if value is not None}
-    line = _checked(fields, "this key")
-    if line.expires is not None and _seconds(line.expires) <= time.time():
-        raise StartupError(f"expires: {fields['expires']} has passed")
-    return key, json.dumps(fields)
-
-
 def _entry(name: str, key: str, admin: bool) -> _Entry:
     return _Entry(_digest(key.encode()), Caller(name, admin))
 
 
+def _filed(file: Path) -> list[_Entry]:
+    return [
+        _Entry(line.digest, Caller(line.name, line.admin, line.allowance), line.expires_at)
+        for line in read_keys(file)
+    ]
+
+
 def _digest(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
-
-
-def _seconds(moment: datetime) -> float:
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def _stamp(file: Path) -> object:
-    """What differs when a file has changed."""
-    try:
-        seen = os.stat(file)
-    except OSError as error:
-        raise StartupError(f"keys_file: {file}: {error.strerror or error}") from None
-    return seen.st_mtime_ns, seen.st_size, seen.st_ino
-
-
-def _read(file: Path) -> list[_Entry]:
-    """Raises StartupError that names file and line; never what stands there."""
-    try:
-        with file.open("rb") as lines:
-            text = lines.read(LARGEST_FILE + 1).decode()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise StartupError(f"keys_file: {file}: {reason}") from None
-    if len(text) > LARGEST_FILE:
-        raise StartupError(f"keys_file: {file} is over {LARGEST_FILE} bytes")
-    entries: dict[str, _Entry] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        where = f"keys_file: {file}:{number}"
-        try:
-            fields = json.loads(line)
-        except ValueError:
-            raise StartupError(f"{where}: this is not JSON; `fathom key NAME` prints lines for it") from None
-        key = _checked(fields, where)
-        if key.name in entries:
-            raise StartupError(f"{where}: there is a key {key.name!r} above; names are for one key each")
-        allowance = Allowance.model_validate(key.model_dump(include=set(Allowance.model_fields)))
-        expires = None if key.expires is None else _seconds(key.expires)
-        entries[key.name] = _Entry(bytes.fromhex(key.sha256), Caller(key.name, key.admin, allowance), expires)
-    return list(entries.values())
-
-
-def _checked(fields: object, where: str) -> KeyLine:
-    try:
-        return KeyLine.model_validate(fields)
-    except ValidationError as error:
-        fault = error.errors(include_input=False, include_url=False)[0]
-        name = ".".join(str(part) for part in fault["loc"]) or "the line"
-        raise StartupError(f"{where}: {name}: {fault['msg'].removeprefix('Value error, ')}") from None
 
 
 bearer = HTTPBearer(auto_error=False, description="One of the server's keys.")

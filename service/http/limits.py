@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from service.engine.messages import Finished, Submission
+from service.engine.served_model import ServedModel
 from service.engine.ticket import Ticket
-from service.engine.worker import Worker
 from service.errors import Overloaded
 from service.http.keys import Caller
 from service.settings import Settings
@@ -94,12 +94,12 @@ class Limits:
             )
         bucket.take(1, now)
 
-    def check_steps(self, caller: Caller, worker: Worker | None = None) -> None:
-        """Raises Overloaded while a caller owes steps: those charged, and those under way on a worker."""
+    def check_steps(self, caller: Caller, served: ServedModel | None = None) -> None:
+        """Raises Overloaded while a caller owes steps: those charged, and those under way on a model."""
         bucket = self._account(caller).steps
         if bucket is None:
             return
-        now, taken = self._clock(), 0 if worker is None else worker.steps_under_way(caller.name)
+        now, taken = self._clock(), 0 if served is None else served.steps_under_way(caller.name)
         if bucket.level(now) < taken:
             raise Overloaded(
                 f"{_whose(caller)} may take {bucket.rate:g} steps a second, and more were taken; ask for "
@@ -108,20 +108,25 @@ class Limits:
             )
 
     def admit(
-        self, caller: Caller, worker: Worker, submission: Submission, reserved: int = 0, streams: bool = False
+        self,
+        caller: Caller,
+        served: ServedModel,
+        submission: Submission,
+        reserved: int = 0,
+        streams: bool = False,
     ) -> Ticket:
         """Submit a caller's work, and charge the caller for the steps it takes.
 
         Raises Overloaded past a limit or where the queue is full, Unavailable where the model is not.
         """
         bounds, account = self.of(caller), self._account(caller)
-        self.check_steps(caller, worker)
+        self.check_steps(caller, served)
         if streams and bounds.max_streams and account.streams >= bounds.max_streams:
             raise Overloaded(
                 f"{_whose(caller)} may have {bounds.max_streams} streams at a time; end one first",
                 retry_after=1,
             )
-        ticket = worker.submit(submission, reserved, bounds.queue_seconds)
+        ticket = served.submit(submission, reserved, bounds.queue_seconds)
         account.streams += streams
 
         def ended(end: Finished) -> None:

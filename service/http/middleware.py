@@ -18,8 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model.errors import FathomError
 from service.errors import body_of, error_body, headers_of, reply_to
-from service.http.facts import Facts, trace_of
 from service.http.peer import GONE
+from service.http.record import RequestRecord, trace_of
 from service.http.v1.answers import to_json
 from service.telemetry.metrics import UNKNOWN, Metrics
 from service.telemetry.tracing import Tracing
@@ -36,14 +36,14 @@ def new_id() -> str:
     return f"req_{secrets.token_hex(12)}"
 
 
-class Front:
+class RequestMiddleware:
     """ASGI middleware: every response carries X-Request-Id, and every request to infer is counted.
 
     Where logs_access is set, every response is a line of the log, without the query: people put keys there.
 
     A route leaves what it knows in scope["state"]: `model`, the name of the bundle, `caller`, whose key it
     was, and `outcome`, the status that counts where it is not the one on the status line (a stream that broke
-    down, a client gone). What becomes of the work it submits is in `facts`.
+    down, a client gone). What becomes of the work it submits is in `record`.
     """
 
     def __init__(
@@ -64,9 +64,11 @@ class Front:
         id_ = offered if SANE_ID.fullmatch(offered) and not (secret and secret in offered) else new_id()
         path = quote(scope["path"].replace(secret, "KEY") if secret else scope["path"])
         client, *_ = scope.get("client") or ("-",)
-        facts = Facts(id_, scope["method"], path, client, arrived, trace_of(headers.get("traceparent", "")))
-        span = self.tracing.begin(facts, headers) if self.tracing else None
-        state = scope["state"] = {**scope.get("state", {}), "id": id_, "arrived": arrived, "facts": facts}
+        record = RequestRecord(
+            id_, scope["method"], path, client, arrived, trace_of(headers.get("traceparent", ""))
+        )
+        span = self.tracing.begin(record, headers) if self.tracing else None
+        state = scope["state"] = {**scope.get("state", {}), "id": id_, "arrived": arrived, "record": record}
         status = 500  # unless a response starts
 
         async def send_with_id(message: Message) -> None:
@@ -87,13 +89,13 @@ class Front:
         finally:
             code = state.get("outcome", status)
             if "caller" in state:
-                facts.key = state["caller"].name
-            facts.model = state.get("model", "")
-            facts.over(code)
+                record.key = state["caller"].name
+            record.model = state.get("model", "")
+            record.over(code)
             if self.logs_access:
-                access.info(facts.line(), extra={"facts": facts.shown()})
+                access.info(record.line(), extra={"request": record.shown()})
             if span:
-                span.end(facts, getattr(scope.get("route"), "path", None))
+                span.end(record, getattr(scope.get("route"), "path", None))
             if INFER.fullmatch(scope["path"]):
                 self.metrics.answered(state.get("model", UNKNOWN), code, time.monotonic() - arrived)
 
@@ -126,7 +128,7 @@ def install_error_handlers(app: FastAPI) -> None:
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException), f"{error!r} is another handler's"
         code, message = {
-            404: ("not_found", f"there is nothing at {request.scope['state']['facts'].path}; see /docs"),
+            404: ("not_found", f"there is nothing at {request.scope['state']['record'].path}; see /docs"),
             405: ("method_not_allowed", f"{request.method} does not work here; see /docs"),
         }.get(error.status_code, ("http_error", str(error.detail)))
         body = in_shape(request, error_body(code, message))

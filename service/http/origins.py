@@ -38,7 +38,7 @@ WORDS = {  # what to say instead of the library's, by the beginning of them
 }
 
 
-def add_doors(app: FastAPI, settings: Settings) -> None:
+def add_origin_checks(app: FastAPI, settings: Settings) -> None:
     """Check the Host header, and answer preflights where some origin is allowed."""
     if settings.cors_origins:
         app.add_middleware(

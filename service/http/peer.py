@@ -27,7 +27,7 @@ class Bodies:
     def __init__(self, settings: Settings, limits: Limits) -> None:
         self._settings = settings
         self._limits = limits
-        self._held = 0  # bytes
+        self.held = 0  # bytes
 
     @asynccontextmanager
     async def read(self, request: Request) -> AsyncIterator[bytes]:
@@ -50,7 +50,7 @@ class Bodies:
                     async for sent in request.stream():
                         for piece in inflate.pieces(sent):
                             size += len(piece)
-                            self._held += len(piece)
+                            self.held += len(piece)
                             self._check(size, limit, held=size)
                             pieces.append(piece)
                             if inflate.works:
@@ -62,14 +62,14 @@ class Bodies:
             pieces.clear()
             yield body
         finally:
-            self._held -= size
+            self.held -= size
 
     def _check(self, size: int, limit: int, held: int) -> None:
         """Whether a body may have this size, of which `held` bytes are held by now."""
         most = self._settings.max_pending_bytes
         if size > limit:
             raise TooLarge(f"the body is over {limit} bytes; send fewer problems per request")
-        if size > SMALL and self._held - held + size > most:
+        if size > SMALL and self.held - held + size > most:
             raise Overloaded(f"bodies of {most} bytes are held, as many as may be; try again later", 1)
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from service.engine.messages import Finished
+from service.engine.served_model import ServedModel
 from service.engine.ticket import Ticket
-from service.engine.worker import Worker
 
 TRACE_PARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 KEPT_ENDS = 32  # ends of problems that a trace shows one by one
@@ -27,7 +27,7 @@ class End:
 
 
 @dataclass
-class Facts:
+class RequestRecord:
     """One request. Times are in seconds; those of its problems are those of the one that had most."""
 
     id: str
@@ -50,11 +50,11 @@ class Facts:
     ended: float = 0.0  # of time.monotonic(): when the last problem so far did
     ends: list[End] = field(default_factory=list)  # the first of them
 
-    def follow(self, ticket: Ticket, worker: Worker) -> None:
+    def follow(self, ticket: Ticket, served: ServedModel) -> None:
         """Take note of what becomes of a submission."""
-        manifest = worker.bundle.manifest
+        manifest = served.bundle.manifest
         self.model, self.version = manifest.name, manifest.version
-        self.problems += len(ticket.submission.problems)
+        self.problems += len(ticket.submission.trajectories)
         ticket.watch(self._note)
 
     def over(self, status: int) -> None:

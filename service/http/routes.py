@@ -10,14 +10,16 @@ from fastapi import APIRouter, Depends, Request
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import PlainTextResponse, Response
 
-from service.engine.worker import Worker
+from model.halting import Criterion
+from service.engine.served_model import ServedModel
 from service.errors import Unavailable
 from service.fleet import title
 from service.http.keys import check_key
 from service.http.middleware import json_response
+from service.http.v1.answer_schemas import ErrorBody
 from service.http.v1.infer import Service
-from service.http.v1.schemas import ErrorBody
 
+DISTRIBUTION = "fathom-depth"
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "torch", "numpy", "fastapi", "uvicorn")
 UNKNOWN_MODEL: dict[int | str, dict[str, Any]] = {
     404: {"model": ErrorBody, "description": "`unknown_model`: no such model or version."}
@@ -39,7 +41,7 @@ async def list_models(request: Request) -> Response:
     """Every version of every model, with its task, step limits, default halting and where it runs."""
     fleet = _service(request).fleet
     shown = ("name", "version", "versions", "default", "task", "description", "steps", "halting", "criteria")
-    described = [_described(worker, request) for worker in fleet.workers]
+    described = [_described(served, request) for served in fleet.models]
     rows = [{key: model[key] for key in (*shown, "backend", "device", "status")} for model in described]
     return json_response({"models": rows})
 
@@ -74,16 +76,16 @@ async def metrics(request: Request) -> Response:
 @operations.get("/version", summary="What runs here")
 async def version(request: Request) -> Response:
     """Versions of Fathom, Python and the runtimes, and what runs each model on which device."""
-    workers = _service(request).fleet.workers
-    devices = sorted({worker.runner.device for worker in workers})
+    models = _service(request).fleet.models
+    devices = sorted({served.runner.device for served in models})
     content = {
         "fathom": fathom_version(),
         "python": platform.python_version(),
         "runtimes": {name: found for name in RUNTIMES if (found := _installed(name))},
         "device": ", ".join(devices),
         "models": {
-            title(worker): {"backend": worker.runner.backend, "device": worker.runner.device}
-            for worker in workers
+            title(served): {"backend": served.runner.backend, "device": served.runner.device}
+            for served in models
         },
     }
     return json_response(content)
@@ -91,7 +93,7 @@ async def version(request: Request) -> Response:
 
 def fathom_version() -> str:
     """The installed version of Fathom; "unknown" where it runs from a tree that was never installed."""
-    return _installed("fathom") or "unknown"
+    return _installed(DISTRIBUTION) or "unknown"
 
 
 def _installed(distribution: str) -> str | None:
@@ -101,8 +103,17 @@ def _installed(distribution: str) -> str | None:
         return None
 
 
-def _described(worker: Worker, request: Request) -> dict[str, Any]:
-    service, manifest = _service(request), worker.bundle.manifest
+def _rule(criterion: Criterion) -> dict[str, Any]:
+    """Which way a criterion's score points, and what it is compared with where a request does not say."""
+    return {
+        "halts": "above" if criterion.halts_above else "below",
+        "default": criterion.default,
+        "meaning": criterion.meaning,
+    }
+
+
+def _described(served: ServedModel, request: Request) -> dict[str, Any]:
+    service, manifest = _service(request), served.bundle.manifest
     bounds = service.limits.of(request.scope["state"]["caller"])
     versions = service.fleet.versions(manifest.name)
     return {
@@ -110,13 +121,14 @@ def _described(worker: Worker, request: Request) -> dict[str, Any]:
         "versions": versions,
         "default": manifest.version == versions[-1],
         "criteria": list(manifest.criteria),
+        "rules": {name: _rule(criterion) for name, criterion in manifest.criteria.items()},
         "limits": {
             "max_problems": bounds.max_problems,
             "max_body_bytes": bounds.max_body_bytes,
         },
-        "example": worker.codec.example,
-        "schema": worker.codec.schema,
-        "backend": worker.runner.backend,
-        "device": worker.runner.device,
-        "status": worker.health() or "ready",
+        "example": served.codec.example,
+        "schema": served.codec.schema,
+        "backend": served.runner.backend,
+        "device": served.runner.device,
+        "status": served.health() or "ready",
     }

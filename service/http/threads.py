@@ -17,6 +17,6 @@ class Threads:
     def __init__(self) -> None:
         self._limiter = CapacityLimiter(THREADS)
 
-    async def run(self, small: bool, work: Callable[[], T]) -> T:
+    async def run(self, small: bool, call: Callable[[], T]) -> T:
         """Do what is small here, at once; hand over what may take more than about a millisecond."""
-        return work() if small else await to_thread.run_sync(work, limiter=self._limiter)
+        return call() if small else await to_thread.run_sync(call, limiter=self._limiter)

@@ -18,21 +18,21 @@ class Costs:
     """
 
     def __init__(self) -> None:
-        self._seconds: dict[Bucket, float] = {}
+        self.seconds: dict[Bucket, float] = {}
 
     def measured(self, bucket: Bucket, rows: int, seconds: float) -> None:
         """A batch of so many rows took so long. The first of a bucket counts little: it warms up."""
         now = seconds / rows
-        known = dict(self._seconds)
+        known = dict(self.seconds)
         before = known.pop(bucket, now)
         known[bucket] = before + WEIGHT * (now - before)
         if len(known) > MOST_BUCKETS:
             del known[next(iter(known))]
-        self._seconds = known
+        self.seconds = known
 
     def of(self, bucket: Bucket) -> float:
         """Seconds that a row of this bucket takes for a step."""
-        known = self._seconds
+        known = self.seconds
         if bucket in known:
             return known[bucket]
         if not known:

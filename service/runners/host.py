@@ -10,12 +10,14 @@ from queue import Empty, SimpleQueue
 
 import numpy as np
 
+from model.check import Graphs
 from model.codecs import Tensors
+from model.errors import first_line
 from model.manifest import Manifest
 from model.row import Arrays, Bucket, Floats, Row
 from service.runners.costs import Costs
-from service.runners.runner import Batch, Carry, Device, Flight, Landing, View, failed
-from service.runners.store import Seat, SlotMemory
+from service.runners.runner import Batch, Carry, Device, Flight, Landing, NotEmbedded, View, failed
+from service.runners.store import Seat, SlotStore
 from service.runners.threads import StepThreads, step_threads
 
 CPU_STATE_BYTES = 64 * 1024  # of state per batch: its activations then stay in L2 (benchmarks/batch_size.py)
@@ -38,10 +40,10 @@ class HostRunner(ABC):
     def __init__(self, manifest: Manifest, device: Device, slots: int, cpu_threads: int) -> None:
         self.device = device
         self._threads = step_threads(cpu_threads) if device == "cpu" else StepThreads(1)
-        self.workers = self._threads.count
+        self.workers = self.room = self._threads.count
         self._manifest = manifest
-        self._memory = SlotMemory(manifest, slots)
-        self._costs = Costs()
+        self.store = SlotStore(manifest, slots)
+        self.costs = Costs()
         self._scores = (len(manifest.scores),)  # the shape of a row's
         self._carried = len(manifest.state) + len(manifest.memory)
         self._flights: dict[Flight, list[Seat]] = {}
@@ -55,31 +57,36 @@ class HostRunner(ABC):
     @abstractmethod
     def _run_step(self, inputs: Arrays) -> Arrays: ...
 
+    @property
+    def graphs(self) -> Graphs:
+        """The two computations, for whoever checks them."""
+        return Graphs(self._run_embed, self._run_step)
+
     def rows_per_batch(self, bucket: Bucket) -> int:
         if self.device == "cuda":
             return CUDA_ROWS
-        return max(1, CPU_STATE_BYTES // self._memory.layout.bytes_of(self._manifest.state, bucket))
+        return max(1, CPU_STATE_BYTES // self.store.layout.bytes_of(self._manifest.state, bucket))
 
     def cost(self, bucket: Bucket) -> float:
-        return self._costs.of(bucket)
+        return self.costs.of(bucket)
 
     def put(self, slot: int, carry: Carry) -> None:
-        self._memory.put(slot, carry)
+        self.store.put(slot, carry)
 
     def embed(self, slot: int) -> None:
-        seat = self._memory.seats[slot]
+        seat = self.store.seats[slot]
         if seat.fresh:
-            self._memory.embed([seat], self._run_embed(self._memory.layout.stack([seat.carry.row])))
+            self.store.embed([seat], self._run_embed(self.store.layout.stack([seat.carry.row])))
 
     def take(self, slot: int) -> Carry:
-        return self._memory.take(slot)
+        return self.store.take(slot)
 
     def release(self, slot: int) -> None:
-        self._memory.release(slot)
+        self.store.release(slot)
 
     def launch(self, batch: Batch, shown: Sequence[int]) -> Flight:  # noqa: ARG002  states stay where they are
         self._next += 1
-        seats = [self._memory.seats[slot] for slot in batch]
+        seats = [self.store.seats[slot] for slot in batch]
         for seat in seats:
             seat.flying = True
         self._flights[self._next] = seats
@@ -105,9 +112,9 @@ class HostRunner(ABC):
                 break
         for landing in landings:
             seats = self._flights.pop(landing.flight)
-            self._memory.landed(seats)
+            self.store.landed(seats)
             if landing.error is None:
-                self._costs.measured(seats[0].table.bucket, len(seats), landing.seconds)
+                self.costs.measured(seats[0].table.bucket, len(seats), landing.seconds)
         return landings
 
     def wake(self) -> None:
@@ -122,43 +129,44 @@ class HostRunner(ABC):
 
     def _is_short(self, flight: Flight) -> bool:
         seats = self._flights[flight]
-        return len(seats) * self._costs.of(seats[0].table.bucket) < AT_ONCE_SECONDS
+        return len(seats) * self.costs.of(seats[0].table.bucket) < AT_ONCE_SECONDS
 
     def _compute(self, flight: Flight) -> Landing:
         """One step of a launched batch; who is new is embedded first."""
         entered = began = time.perf_counter()
         seats = self._flights[flight]
         try:
-            broken: list[Seat] = []
+            broken: list[int] = []
             if fresh := [seat for seat in seats if seat.fresh]:
-                broken = self._embed_fresh(fresh, alone=len(seats) == 1)
+                unread = self._embed_fresh(fresh, alone=len(seats) == 1)
+                broken = [seats.index(seat) for seat in unread]
                 began = time.perf_counter()
-            where, inputs = self._memory.gather(seats)
+            where, inputs = self.store.gather(seats)
             outputs = self._run_step(inputs)
-            self._memory.scatter(seats[0].table, where, outputs[: self._carried])
+            self.store.scatter(seats[0].table, where, outputs[: self._carried])
             logits, scores = self._shown(seats, outputs[self._carried :])
             if broken:
                 logits = np.array(logits, np.result_type(logits, np.float16))
-                logits[[seats.index(seat) for seat in broken]] = np.nan
+                logits[broken] = np.nan
         except Exception as error:  # noqa: BLE001  a backend may raise anything; this batch fails alone
             return failed(flight, error)
         ended = time.perf_counter()
-        return Landing(flight, logits, scores, self._state, ended - began, embed_seconds=began - entered)
+        return Landing(flight, logits, scores, self._state, ended - began, None, began - entered, broken)
 
     def _embed_fresh(self, fresh: Sequence[Seat], alone: bool) -> list[Seat]:
         """Embed those who are new. Returns who cannot be: their neighbours do not suffer for it."""
         rows: list[Row] = [seat.carry.row for seat in fresh]
         try:
-            self._memory.embed(fresh, self._run_embed(self._memory.layout.stack(rows)))
-        except Exception:
+            self.store.embed(fresh, self._run_embed(self.store.layout.stack(rows)))
+        except Exception as error:
             if alone:
-                raise
+                raise NotEmbedded(first_line(error)) from error
         else:
             return []
         broken = []
         for seat in fresh:
             try:
-                self._memory.embed([seat], self._run_embed(self._memory.layout.stack([seat.carry.row])))
+                self.store.embed([seat], self._run_embed(self.store.layout.stack([seat.carry.row])))
             except Exception:  # noqa: BLE001  whatever a backend makes of a row that is no problem
                 broken.append(seat)
         return broken
@@ -173,4 +181,4 @@ class HostRunner(ABC):
         return logits, scores
 
     def _state(self, slot: int, view: View) -> Tensors:
-        return view.of(self._memory.state(slot))
+        return view.of(self.store.state(slot))

@@ -30,7 +30,7 @@ class Lane:
     def __init__(self, device: str) -> None:
         self.device = torch.device(device)
         self.on_gpu = self.device.type == "cuda"
-        self._stream: Any = torch.cuda.Stream(self.device) if self.on_gpu else None
+        self._stream: Any = torch.cuda.Stream(self.device) if self.on_gpu else None  # type: ignore[no-untyped-call]
         self._pool: Any = torch.cuda.graph_pool_handle() if self.on_gpu else None
 
     @contextmanager
@@ -86,7 +86,7 @@ class Lane:
         """A place in the order of things, to be waited for."""
         if self._stream is None:
             return None
-        event = torch.cuda.Event()
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record(self._stream)
         return event
 

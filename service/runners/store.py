@@ -58,7 +58,7 @@ class Seat:
     left: bool = field(default=False)  # released in mid-flight: the row is free once it has landed
 
 
-class SlotMemory:
+class SlotStore:
     """Slots by number, rows by bucket. Threads may read and write disjoint seats at once."""
 
     def __init__(self, manifest: Manifest, slots: int) -> None:

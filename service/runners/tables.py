@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ class Table:
     """One bucket: a tensor (slots + 1, ...) per context, state and memory. The last row is nobody's."""
 
     def __init__(
-        self, lane: Lane, module: torch.nn.Module, manifest: Manifest, bucket: Bucket, sizes: Sequence[int]
+        self, lane: Lane, module: Any, manifest: Manifest, bucket: Bucket, sizes: Sequence[int]
     ) -> None:
         """sizes: how many rows a step may have, ascending; the last is the number of slots."""
         layout = Layout(manifest)

@@ -31,7 +31,7 @@ def set_up_logging(settings: Settings) -> None:
 
 
 class JsonLines(logging.Formatter):
-    """An object per record: time, level, logger, message; the facts of a request, where it is about one."""
+    """An object per record: time, level, logger, message; what a request was, where it is about one."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -40,9 +40,9 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        if isinstance(facts := getattr(record, "facts", None), dict):
+        if isinstance(request := getattr(record, "request", None), dict):
             line["message"] = "request"
-            line |= facts
+            line |= request
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=True, default=str)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from service.errors import StartupError
-from service.http.facts import Facts
+from service.http.record import RequestRecord
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
@@ -82,20 +82,20 @@ class Tracing:
         self._tracer = self._provider.get_tracer(NAME)
         self._propagator = TraceContextTextMapPropagator()
 
-    def begin(self, facts: Facts, headers: Mapping[str, str]) -> RequestSpan:
+    def begin(self, record: RequestRecord, headers: Mapping[str, str]) -> RequestSpan:
         """The span of a request that has just arrived, below its caller's where it names one."""
         from opentelemetry.trace import SpanKind, format_trace_id
 
         clock = Clock()
         carrier = {name: headers[name] for name in ("traceparent", "tracestate") if name in headers}
         span = self._tracer.start_span(
-            facts.method,
+            record.method,
             context=self._propagator.extract(carrier),
             kind=SpanKind.SERVER,
-            start_time=clock(facts.arrived),
-            attributes={"http.request.method": facts.method, "url.path": facts.path},
+            start_time=clock(record.arrived),
+            attributes={"http.request.method": record.method, "url.path": record.path},
         )
-        facts.trace = format_trace_id(span.get_span_context().trace_id)
+        record.trace = format_trace_id(span.get_span_context().trace_id)
         return RequestSpan(self, span, clock)
 
     def child(self, parent: Span, name: str, began: int, **attributes: Any) -> Span:
@@ -131,54 +131,54 @@ class RequestSpan:
         own = self._span.get_span_context()
         return f"00-{format_trace_id(own.trace_id)}-{format_span_id(own.span_id)}-{own.trace_flags:02x}"
 
-    def end(self, facts: Facts, route: str | None) -> None:
+    def end(self, record: RequestRecord, route: str | None) -> None:
         """The request is over, and the facts say how it went."""
         from opentelemetry.trace import Status, StatusCode
 
         span = self._span
         if span.is_recording():
-            span.update_name(f"{facts.method} {route}" if route else facts.method)
-            span.set_attribute("http.response.status_code", facts.status)
-            span.set_attribute("fathom.request.id", facts.id)
+            span.update_name(f"{record.method} {route}" if route else record.method)
+            span.set_attribute("http.response.status_code", record.status)
+            span.set_attribute("fathom.request.id", record.id)
             for name, value in (
                 ("http.route", route),
-                ("fathom.model", facts.model),
-                ("fathom.key", facts.key),
+                ("fathom.model", record.model),
+                ("fathom.key", record.key),
             ):
                 if value:
                     span.set_attribute(name, value)
-            if facts.status >= 500:
-                span.set_attribute("error.type", str(facts.status))
+            if record.status >= 500:
+                span.set_attribute("error.type", str(record.status))
                 span.set_status(Status(StatusCode.ERROR))
-            if facts.halts:
-                self._thinking(facts)
+            if record.halts:
+                self._thinking(record)
         span.end(self._clock(time.monotonic()))
 
-    def _thinking(self, facts: Facts) -> None:
+    def _thinking(self, record: RequestRecord) -> None:
         """Spans of what the engine did. Where there are several problems, of the one that took longest."""
-        begun = max(facts.arrived + facts.queue_seconds, facts.ended - facts.compute_seconds)
-        embedded = min(facts.ended, begun + facts.embed_seconds)
+        begun = max(record.arrived + record.queue_seconds, record.ended - record.compute_seconds)
+        embedded = min(record.ended, begun + record.embed_seconds)
         child, clock = self._tracing.child, self._clock
-        queue = child(self._span, "queue", clock(begun - facts.queue_seconds), problems=facts.problems)
+        queue = child(self._span, "queue", clock(begun - record.queue_seconds), problems=record.problems)
         queue.end(clock(begun))
-        if facts.embed_seconds:
+        if record.embed_seconds:
             child(self._span, "embedding", clock(begun)).end(clock(embedded))
         steps = child(
             self._span,
             "steps",
             clock(embedded),
-            steps=facts.steps,
-            version=facts.version,
-            **{f"halted.{reason}": count for reason, count in facts.halts.items()},
+            steps=record.steps,
+            version=record.version,
+            **{f"halted.{reason}": count for reason, count in record.halts.items()},
         )
-        for end in facts.ends:
+        for end in record.ends:
             attributes: dict[str, int | str] = {
                 "index": end.index,
                 "steps": end.steps,
                 "halt_reason": end.reason,
             }
             steps.add_event("problem ended", attributes, clock(end.at))
-        steps.end(clock(facts.ended))
+        steps.end(clock(record.ended))
 
 
 class Clock:

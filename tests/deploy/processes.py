@@ -43,10 +43,10 @@ def eventually(holds: Callable[[], bool], what: str, patience: float = PATIENCE)
 
 
 @contextmanager
-def running(command: Sequence[str | Path], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(command: Sequence[str | Path], log: Path, cwd: Path = ROOT) -> Iterator[subprocess.Popen[bytes]]:
     """A process whose output goes to a file, ended with the block."""
     with log.open("wb") as output:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, cwd=cwd, stdout=output, stderr=subprocess.STDOUT)
     try:
         yield process
     finally:

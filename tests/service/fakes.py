@@ -107,6 +107,10 @@ class FakeRunner:
         self._next = 0
 
     @property
+    def room(self) -> int:
+        return 1 + self.ahead
+
+    @property
     def rows(self) -> dict[int, Row]:
         return {slot: passenger.row for slot, passenger in self._aboard.items()}
 

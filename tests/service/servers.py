@@ -28,14 +28,15 @@ from model.codecs import CodecLimits, Tensors, codec_of
 from model.manifest import Manifest
 from model.row import Bucket, Row
 from service.app import create_app
-from service.engine.worker import Worker
-from service.fleet import Fleet, budget_of, limits_of
+from service.bundles.opening import budget_of, limits_of
+from service.engine.served_model import ServedModel
+from service.fleet import Fleet
 from service.http.protocol import configuration
 from service.runners.runner import Batch, Carry, Flight, Landing, View, failed
 from service.settings import Settings, read_settings
 from service.telemetry.metrics import Metrics
 
-PATIENCE = 20  # seconds until a test gives up on something that should have happened
+PATIENCE = 60  # seconds until a test gives up on something that should have happened
 SCORES = ("confidence", "entropy", "kl", "argmax_stability")
 WIDTH = 4
 Body = dict[str, Any]
@@ -77,7 +78,7 @@ class CountingRunner:
 
     backend = "fake"
     device = "cpu"
-    workers = 1
+    workers = room = 1
     ahead = False
 
     def __init__(self, nan_nodes: int = -1, failing_nodes: int = -1) -> None:
@@ -171,9 +172,9 @@ class Running:
     runner: CountingRunner
 
     @property
-    def worker(self) -> Worker:
+    def served(self) -> ServedModel:
         fleet: Fleet = self.app.state.service.fleet
-        return fleet.workers[0]
+        return fleet.models[0]
 
     def infer(self, problem: object, **terms: object) -> httpx.Response:
         return self.client.post("/v1/infer", json={"input": problem, **terms})
@@ -196,15 +197,17 @@ def counting_app(bundles: Sequence[Bundle], runner: CountingRunner, settings: Se
     def opener(settings: Settings, metrics: Metrics) -> Fleet:
         limits = CodecLimits(settings.max_nodes, settings.max_edges)
         budget = budget_of(settings)
-        workers = []
+        models = []
         for place, bundle in enumerate(bundles):
             own = runner if place == 0 else CountingRunner()
             observer = metrics.of_model(bundle.manifest.name, settings.slots)
             codec = codec_of(bundle.manifest, limits, settings.codecs)
-            workers.append(
-                Worker(bundle, codec, partial(lambda own: own, own), limits_of(settings), observer, budget)
+            models.append(
+                ServedModel(
+                    bundle, codec, partial(lambda own: own, own), limits_of(settings), observer, budget
+                )
             )
-        return Fleet(workers, budget)
+        return Fleet(models, budget)
 
     return create_app(settings, opener)
 
@@ -230,10 +233,10 @@ def graph_alone(folder: Path) -> Path:
 
 
 @contextmanager
-def shipped_running() -> Iterator[httpx.Client]:
-    """The shipped bundles behind a real server that is ready, and a client for it."""
+def shipped_running(repository: Path = Path("bundles"), **given: object) -> Iterator[httpx.Client]:
+    """The shipped bundles, or others, behind a real server that is ready, and a client for it."""
     with (
-        uvicorn_running(create_app(read_settings({}))) as url,
+        uvicorn_running(create_app(read_settings({"repository": repository, **given}))) as url,
         httpx.Client(base_url=url, timeout=60) as client,
     ):
         eventually(lambda: client.get("/health/ready").status_code == 200)

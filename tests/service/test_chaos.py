@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from service.engine.messages import Submission
+from service.engine.served_model import ServedModel
 from service.engine.ticket import Ticket
-from service.engine.worker import Worker
 from service.http.protocol import Connection
 from tests.service.bundles.test_repository import Shelf, serving
 from tests.service.chaos import chaos
@@ -53,16 +53,16 @@ def test_chaos_leaves_nothing_behind_and_every_request_is_answered_once(
     shelf.put("reachable")
     shelf.patch(monkeypatch)
     submitted = Counter[str]()
-    submit = Worker.submit
+    submit = ServedModel.submit
 
-    def counting(worker: Worker, submission: Submission, *more: float) -> Ticket:
-        ticket = submit(worker, submission, *more)
-        submitted["problems"] += len(submission.problems)
+    def counting(served: ServedModel, submission: Submission, *more: float) -> Ticket:
+        ticket = submit(served, submission, *more)
+        submitted["problems"] += len(submission.trajectories)
         return ticket
 
-    monkeypatch.setattr(Worker, "submit", counting)
+    monkeypatch.setattr(ServedModel, "submit", counting)
     with serving(shelf, **SETTINGS) as server:
-        url, first = server.client.base_url, server.worker
+        url, first = server.client.base_url, server.served
         open_files = files()
         report = chaos((url.host, url.port or 0), counted, KINDS, SECONDS)
         assert not report.wrong, report.wrong[:5]
@@ -70,13 +70,13 @@ def test_chaos_leaves_nothing_behind_and_every_request_is_answered_once(
             assert sum(report.came.values()) < 10 * len(KINDS), f"{missing} never came"
         assert report.asked == report.answered.total(), "each is answered once"
         eventually(lambda: server.client.get("/health/ready").status_code == 200)
-        eventually(lambda: server.worker.running == server.worker.waiting == 0)
+        eventually(lambda: server.served.running == server.served.waiting == 0)
         server.runner.wait_until(taken=0)
         eventually(lambda: ends(server) == submitted["problems"])
-        assert server.worker is first, "an equal bundle is no other"
+        assert server.served is first, "an equal bundle is no other"
         service = server.app.state.service
-        eventually(lambda: service.fleet.budget.used == service.bodies._held == 0)
-        eventually(lambda: service.kept.used == sum(kept.nbytes for kept in service.kept._kept.values()))
+        eventually(lambda: service.fleet.budget.used == service.bodies.held == 0)
+        eventually(lambda: service.kept.used == sum(kept.nbytes for kept in service.kept.requests.values()))
         server.client.close()
         eventually(lambda: not connections())
         eventually(lambda: files() <= open_files)

@@ -39,12 +39,12 @@ class MortalRunner(CountingRunner):
         return landings
 
 
-def test_a_worker_that_dies_tells_its_requests_and_comes_back_while_others_answer(
+def test_an_engine_that_dies_tells_its_requests_and_comes_back_while_others_answer(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.CRITICAL)
     back_off = threading.Event()
-    monkeypatch.setattr("service.engine.worker.Worker._pause", lambda *_: back_off.wait(PATIENCE))
+    monkeypatch.setattr("service.engine.inbox.Inbox.closes_within", lambda *_: not back_off.wait(PATIENCE))
     runner = MortalRunner()
     with (
         serving(counting_bundle(), counting_bundle("other"), runner=runner) as server,
@@ -60,7 +60,7 @@ def test_a_worker_that_dies_tells_its_requests_and_comes_back_while_others_answe
         whole = [pool.submit(server.infer, chain(3), model="graph") for _ in range(2)]
         terms = {"model": "graph", "stream": True, "halting": TO_THE_END, "max_steps": 10**5}
         streamed = pool.submit(server.infer, chain(3), **terms)
-        eventually(lambda: len(server.worker._tickets) == 3)
+        eventually(lambda: server.served.running + server.served.waiting == 3)
         runner.dies = True
         runner.may_step.set()
         for lost in whole:
@@ -88,7 +88,7 @@ def test_a_row_that_breaks_the_model_is_told_so_and_its_neighbours_are_not(break
         # A bucket of another length, and so another batch: a step that raises fails all of its batch.
         sound = [pool.submit(server.infer, chain(20)) for _ in range(4)]
         broken = [pool.submit(server.infer, chain(7), **terms) for terms in ({}, {"stream": True})]
-        eventually(lambda: len(server.worker._tickets) == 6)
+        eventually(lambda: server.served.running + server.served.waiting == 6)
         runner.may_step.set()
         assert [one.result(PATIENCE).json()["results"][0]["steps"] for one in sound] == [16] * 4
         whole, streamed = (one.result(PATIENCE) for one in broken)

@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from model.bundle import bundle_folders
-from service.http.v1.schemas import InferAnswer
+from service.http.v1.answer_schemas import InferAnswer
 from tests.service.servers import PATIENCE, chain, events, eventually
 
 SHIPPED = Path("bundles/graph/1")

@@ -34,6 +34,16 @@ def test_every_setting_has_a_flag_a_variable_and_a_line_in_the_docs() -> None:
         assert field.description
 
 
+def test_every_flag_says_what_it_takes() -> None:
+    shown = {
+        option.name: option.metavar
+        for option in typer.main.get_command(app).commands["serve"].params  # type: ignore[attr-defined]
+    }
+    assert all(shown.values()), shown
+    some = {"port": "PORT", "max_body_bytes": "BYTES", "device": "auto|cpu|cuda", "access_log": "true|false"}
+    assert {name: shown[name] for name in some} == some
+
+
 def test_every_number_has_both_bounds() -> None:
     bounded = 0
     for name, field in Settings.model_json_schema()["properties"].items():

@@ -9,7 +9,7 @@ import pytest
 from model.errors import RequestError
 from model.halting import HaltingRule
 from model.manifest import Manifest
-from service.terms import Asked, AskedRule, beyond, terms_of
+from service.terms import RequestedRule, RequestedTerms, beyond, terms_of
 from tests.service.servers import counting_bundle
 
 STEPS = {"steps": {"default": 16, "limit": 100}}
@@ -40,23 +40,23 @@ POINTS = (
 
 def warned(**rule: Any) -> tuple[str, ...]:
     steps = {key: rule.pop(key) for key in ("min_steps", "max_steps") if key in rule}
-    return terms_of(Asked(rule=AskedRule(**rule), **steps), calibrated(*POINTS), 0.0).warnings
+    return terms_of(RequestedTerms(rule=RequestedRule(**rule), **steps), calibrated(*POINTS), 0.0).warnings
 
 
 def test_what_nobody_asked_for_is_the_bundles() -> None:
-    terms = terms_of(Asked(), calibrated(*POINTS), 5.0)
+    terms = terms_of(RequestedTerms(), calibrated(*POINTS), 5.0)
     assert (terms.max_steps, terms.min_steps, terms.deadline) == (16, 2, None)
     assert terms.rule == HaltingRule("confidence", 0.9)
     assert not terms.warnings, "whoever leaves the choice to the bundle is not told to do so"
 
 
 def test_a_deadline_counts_from_arrival_and_a_default_floor_gives_way() -> None:
-    terms = terms_of(Asked(max_steps=1, deadline_ms=250), calibrated(), 5.0)
+    terms = terms_of(RequestedTerms(max_steps=1, deadline_ms=250), calibrated(), 5.0)
     assert (terms.max_steps, terms.min_steps, terms.deadline) == (1, 1, 5.25)
 
 
 def test_an_accuracy_chooses_rule_and_budget() -> None:
-    terms = terms_of(Asked(rule=AskedRule(target_accuracy=0.95)), calibrated(*POINTS), 0.0)
+    terms = terms_of(RequestedTerms(rule=RequestedRule(target_accuracy=0.95)), calibrated(*POINTS), 0.0)
     assert terms.rule == HaltingRule("kl", 1e-6, 2)
     assert terms.max_steps == 64
 
@@ -64,17 +64,17 @@ def test_an_accuracy_chooses_rule_and_budget() -> None:
 @pytest.mark.parametrize(
     ("asked", "field"),
     [
-        (Asked(max_steps=101), "max_steps"),
-        (Asked(max_steps=4, min_steps=5), "min_steps"),
-        (Asked(rule=AskedRule()), "halting.criterion"),
-        (Asked(rule=AskedRule(threshold=0.1)), "halting.criterion"),
-        (Asked(rule=AskedRule(criterion="cosine")), "halting.criterion"),
-        (Asked(rule=AskedRule(criterion="kl", threshold=-1.0)), "halting.threshold"),
-        (Asked(rule=AskedRule(criterion="kl", target_accuracy=0.9)), "halting.criterion"),
-        (Asked(rule=AskedRule(target_accuracy=0.99)), "halting.target_accuracy"),
+        (RequestedTerms(max_steps=101), "max_steps"),
+        (RequestedTerms(max_steps=4, min_steps=5), "min_steps"),
+        (RequestedTerms(rule=RequestedRule()), "halting.criterion"),
+        (RequestedTerms(rule=RequestedRule(threshold=0.1)), "halting.criterion"),
+        (RequestedTerms(rule=RequestedRule(criterion="cosine")), "halting.criterion"),
+        (RequestedTerms(rule=RequestedRule(criterion="kl", threshold=-1.0)), "halting.threshold"),
+        (RequestedTerms(rule=RequestedRule(criterion="kl", target_accuracy=0.9)), "halting.criterion"),
+        (RequestedTerms(rule=RequestedRule(target_accuracy=0.99)), "halting.target_accuracy"),
     ],
 )
-def test_what_is_out_of_range_is_named(asked: Asked, field: str) -> None:
+def test_what_is_out_of_range_is_named(asked: RequestedTerms, field: str) -> None:
     with pytest.raises(RequestError) as refusal:
         terms_of(asked, calibrated(*POINTS), 0.0)
     assert refusal.value.field == field

@@ -15,10 +15,10 @@ from model.errors import RequestError
 from model.halting import HaltReason
 from model.readout import Shown, answer_of
 from model.row import Floats
-from service.engine.messages import NOT_FINITE, READOUT_BYTES, Event, Finished, Stepped
+from service.engine.messages import NOT_EMBEDDED, NOT_FINITE, READOUT_BYTES, Event, Finished, Stepped
 from service.errors import ModelFailed, Unavailable
 from service.http.v1.latents import Packer, on_the_wire
-from service.http.v1.requests import Job
+from service.http.v1.prepare import Prepared
 from service.http.v1.trajectories import Sampled, chosen, divergence, sureness
 
 FEW_EVENTS = 64
@@ -38,19 +38,19 @@ def to_json(content: object) -> bytes:
 class Answers:
     """Turns the events of one job into JSON; latents become what the packer makes of them."""
 
-    def __init__(self, job: Job, packer: Packer) -> None:
-        self._job = job
+    def __init__(self, prepared: Prepared, packer: Packer) -> None:
+        self._prepared = prepared
         self._pack = packer
-        self._manifest = job.bundle.manifest
+        self._manifest = prepared.bundle.manifest
         self._names = self._manifest.score_names
 
     def step(self, event: Stepped) -> dict[str, Any]:
         """One step of one problem: the data of `event: step`."""
         answer = answer_of(self._manifest, event.logits)
-        place, which = self._job.trajectories.place(event.index)
+        place, which = self._prepared.fan_out.place(event.index)
         return {
             "index": place,
-            **({} if self._job.samples is None else {"sample": which}),
+            **({} if self._prepared.samples is None else {"sample": which}),
             "step": event.step,
             "answer": answer.answer,
             "label": answer.label,
@@ -83,10 +83,10 @@ class Answers:
     def _whole(self, ends: Iterable[Finished]) -> tuple[dict[str, Any], list[int]]:
         """The answer, and which problem each of its results is of."""
         ordered = sorted(ends, key=lambda end: end.index)
-        results = [self._settled(place, ordered) for place in range(self._job.trajectories.inputs)]
-        total = time.monotonic() - self._job.submission.arrived
+        results = [self._settled(place, ordered) for place in range(self._prepared.fan_out.inputs)]
+        total = time.monotonic() - self._prepared.submission.arrived
         content = {
-            "id": self._job.id,
+            "id": self._prepared.id,
             "model": self._manifest.name,
             "version": self._manifest.version,
             "results": [result for _, result in results],
@@ -102,7 +102,7 @@ class Answers:
     def json(self, ends: Iterable[Finished], traces: Traces) -> bytes:
         """The answer to the request; what has been JSON already is put into its place."""
         content, problems = self._whole(ends)
-        if "trace" not in self._job.include:
+        if "trace" not in self._prepared.include:
             return to_json(content)
         results = [
             b'%b,"trace":[%b]}' % (to_json(result)[:-1], b",".join(traces.get(index, ())))
@@ -115,17 +115,17 @@ class Answers:
 
     def _settled(self, place: int, ends: Sequence[Finished]) -> tuple[int, dict[str, Any]]:
         """The problem that answers an input, and the result."""
-        end, job = ends[place], self._job
-        if job.trajectories.each == 1:
+        end, prepared = ends[place], self._prepared
+        if prepared.fan_out.each == 1:
             return place, self._result(place, end)
-        family = [ends[index] for index in job.trajectories.of(place)]
-        if job.samples is None:
+        family = [ends[index] for index in prepared.fan_out.of(place)]
+        if prepared.samples is None:
             return place, {**self._result(place, end), **self._effect(clean=family[1], changed=end)}
         answers = [(end, self._answer(end)) for end in family]
         samples = [Sampled(end, answer, self._sureness(end)) for end, answer in answers if answer is not None]
         if not samples:
             return place, self._result(place, end)
-        best, votes = chosen(samples, job.samples.choose)
+        best, votes = chosen(samples, prepared.samples.choose)
         return best.end.index, {**self._result(place, best.end), "samples": votes}
 
     def _effect(self, clean: Finished, changed: Finished) -> dict[str, Any]:
@@ -137,7 +137,7 @@ class Answers:
 
     def _sureness(self, end: Finished) -> float:
         assert end.logits is not None, "without an answer there is nothing to be sure of"
-        rule = self._job.submission.problems[0].rule
+        rule = self._prepared.submission.trajectories[0].rule
         score = None
         if rule.criterion in self._names and end.scores is not None:
             score = float(end.scores[self._names.index(rule.criterion)])
@@ -145,7 +145,7 @@ class Answers:
 
     def _answer(self, end: Finished) -> Shown | None:
         """What a problem's end shows, or all of its steps together; None where it has taken none."""
-        logits, aggregate = end.logits, self._job.aggregate
+        logits, aggregate = end.logits, self._prepared.aggregate
         if logits is not None and end.tally is not None and aggregate != "last":
             logits = end.tally.logits(aggregate, logits.shape)
         return None if logits is None else answer_of(self._manifest, logits)
@@ -156,10 +156,10 @@ class Answers:
             "answer": answer and answer.answer,
             "label": answer and answer.label,
             "steps": end.steps,
-            "max_steps": self._job.max_steps,
+            "max_steps": self._prepared.max_steps,
             "halt_reason": end.reason.value,
         }
-        include = self._job.include
+        include = self._prepared.include
         if "probabilities" in include:
             result["probabilities"] = answer and answer.probabilities
         if "scores" in include:
@@ -169,7 +169,7 @@ class Answers:
         if answer is not None:
             result |= self._output(answer)
         result |= self._latents(end)
-        if warnings := self._job.warnings[place]:
+        if warnings := self._prepared.warnings[place]:
             result["warnings"] = list(warnings)
         if end.error is not None:
             result["error"] = end.error
@@ -192,7 +192,7 @@ class Answers:
         """The state where there is one, otherwise all of them by name."""
         if event.state is None:
             return {}
-        dtype = self._job.latents.dtype
+        dtype = self._prepared.latents.dtype
         packed = {name: self._pack(on_the_wire(values, dtype)) for name, values in event.state.items()}
         return {"latents": packed if len(packed) > 1 else next(iter(packed.values()))}
 
@@ -201,11 +201,14 @@ class Answers:
         return {} if answer.output is None else {"output": self._pack(on_the_wire(answer.output))}
 
 
-def raise_if_all_failed(ends: Iterable[Finished], stopped: bool = False, steered: str | None = None) -> None:
+def raise_if_all_failed(
+    ends: Iterable[Finished], stopped: bool = False, steered: str | None = None, encoded: str | None = None
+) -> None:
     """An answer without one result is an error: ModelFailed, or Unavailable where the server cut it short.
 
-    stopped: the caller did, and takes what there is. steered: the field of the request that has changed
-    states, if one has; RequestError where that is what took them too far.
+    stopped: the caller did, and takes what there is. steered, encoded: the field of the request that has
+    changed states, and the one that has rows as the model reads them, if there is one; RequestError where
+    that is what cannot be computed.
     """
     ends = list(ends)
     if stopped and any(end.reason is HaltReason.CANCELLED for end in ends):
@@ -215,6 +218,8 @@ def raise_if_all_failed(ends: Iterable[Finished], stopped: bool = False, steered
     errors = [end.error for end in ends if end.error]
     if steered and set(errors) == {NOT_FINITE}:
         raise RequestError("the state was changed beyond all numbers; change it by less", steered)
+    if encoded and errors and all(error.startswith(NOT_EMBEDDED) for error in errors):
+        raise RequestError(f"{errors[0]}; give what its codec gives", encoded)
     if errors:
         raise ModelFailed(f"{errors[0]}; try again, and report it if it persists")
     raise Unavailable("the server is shutting down and did not finish; send the request again")

@@ -10,18 +10,19 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from service.engine.messages import Finished, Stepped, Submission
+from service.engine.served_model import ServedModel
 from service.engine.ticket import Ticket
-from service.engine.worker import Worker
 from service.fleet import Fleet
+from service.http.envelope import Envelope
 from service.http.keys import Caller, check_key
 from service.http.limits import Limits
 from service.http.peer import GONE, Bodies, waiting_client
 from service.http.threads import Threads
+from service.http.v1.answer_schemas import ErrorBody, InferAnswer, StepEvent
 from service.http.v1.answers import Answers, raise_if_all_failed
 from service.http.v1.kept import KeptThoughts
 from service.http.v1.latents import JsonPacker
-from service.http.v1.requests import Job, Origin, parse_request, prepare
-from service.http.v1.schemas import ErrorBody, InferAnswer, StepEvent
+from service.http.v1.prepare import Prepared, parse_request, prepare
 from service.http.v1.streaming import FRAMES, SSE, EventStream, Format, FrameFormat, SseFormat
 from service.settings import Settings
 from service.telemetry.capture import Capture, captured
@@ -53,7 +54,7 @@ class Service:
     def admit(
         self,
         request: Request,
-        worker: Worker,
+        served: ServedModel,
         submission: Submission,
         reserved: int = 0,
         streams: bool = False,
@@ -63,8 +64,8 @@ class Service:
         Raises Overloaded or Unavailable.
         """
         state = request.scope["state"]
-        ticket = self.limits.admit(state["caller"], worker, submission, reserved, streams)
-        state["facts"].follow(ticket, worker)
+        ticket = self.limits.admit(state["caller"], served, submission, reserved, streams)
+        state["record"].follow(ticket, served)
         return ticket
 
 
@@ -128,18 +129,19 @@ async def infer(request: Request) -> Response:
     """
     service: Service = request.app.state.service
     frames = FRAMES in request.headers.get("accept", "")
-    worker, job, streams = await _understood(request, service, frames)
+    served, prepared, streams = await _understood(request, service, frames)
     ticket = service.kept.admitted(
-        job.keeping, lambda: service.admit(request, worker, job.submission, job.reserved, streams)
+        prepared.continuation,
+        lambda: service.admit(request, served, prepared.submission, prepared.reserved, streams),
     )
     if streams:
-        form: Format = FrameFormat() if frames else SseFormat(job)
-        return EventStream(ticket, job, form, service.settings.ping_seconds, service.threads)
-    answers = Answers(job, JsonPacker(job.latents.encoding))
-    return await _whole(request, ticket, answers, job.steered, service.threads)
+        form: Format = FrameFormat() if frames else SseFormat(prepared)
+        return EventStream(ticket, prepared, form, service.settings.ping_seconds, service.threads)
+    answers = Answers(prepared, JsonPacker(prepared.latents.encoding))
+    return await _whole(request, ticket, answers, prepared.steered, service.threads)
 
 
-async def _understood(request: Request, service: Service, frames: bool) -> tuple[Worker, Job, bool]:
+async def _understood(request: Request, service: Service, frames: bool) -> tuple[ServedModel, Prepared, bool]:
     """Whom a request is for, what it asks for, and whether as a stream; its body is let go of here."""
     state = request.scope["state"]
     async with service.bodies.read(request) as body:
@@ -149,16 +151,16 @@ async def _understood(request: Request, service: Service, frames: bool) -> tuple
         wanted, kept = asked.model, None
         if asked.continue_from is not None:
             wanted, kept = service.kept.resume(caller.name, asked.continue_from, wanted, service.fleet)
-        with service.fleet.asking(wanted) as worker:
-            state["model"] = worker.bundle.manifest.name
+        with service.fleet.asking(wanted) as served:
+            state["model"] = served.bundle.manifest.name
             most = service.limits.of(caller).max_problems
-            origin = Origin(state["id"], caller.name, state["arrived"], frames or asked.stream, most)
-            job = await service.threads.run(
-                small, lambda: prepare(asked, worker, service.settings, origin, kept)
+            envelope = Envelope(state["id"], caller.name, state["arrived"], frames or asked.stream, most)
+            prepared = await service.threads.run(
+                small, lambda: prepare(asked, served, service.settings, envelope, kept)
             )
             if service.capture is not None and kept is None:
-                service.capture.offer(captured(asked, worker), len(body))
-    return worker, job, origin.streams
+                service.capture.offer(captured(asked, served), len(body))
+    return served, prepared, envelope.streams
 
 
 async def _whole(

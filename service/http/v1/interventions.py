@@ -11,7 +11,7 @@ from model.errors import RequestError
 from model.halting import FAR
 from model.manifest import Manifest
 from model.row import Layout, Row
-from service.engine.steering import Intervention
+from service.engine.steering import StateChange
 from service.http.v1 import schemas
 
 NEEDS_A_VALUE = ("scale", "set", "add")
@@ -20,7 +20,7 @@ TAKES_NO_VALUE = ("zero", "mean")
 
 def interventions_of(
     asked: Sequence[schemas.Intervention], manifest: Manifest, max_steps: int, taken: int
-) -> tuple[Intervention, ...]:
+) -> tuple[StateChange, ...]:
     """What is to be done to each row that has taken so many steps. Raises RequestError."""
     return tuple(
         _intervention(each, f"interventions.{place}", manifest, max_steps, taken)
@@ -28,7 +28,7 @@ def interventions_of(
     )
 
 
-def check_tokens(interventions: Sequence[Intervention], row: Row, layout: Layout) -> None:
+def check_tokens(interventions: Sequence[StateChange], row: Row, layout: Layout) -> None:
     """Raises RequestError where a row has not all of the tokens that are named."""
     for place, each in enumerate(interventions):
         if each.tokens is None:
@@ -44,7 +44,7 @@ def check_tokens(interventions: Sequence[Intervention], row: Row, layout: Layout
 
 def _intervention(
     asked: schemas.Intervention, field: str, manifest: Manifest, max_steps: int, taken: int
-) -> Intervention:
+) -> StateChange:
     if asked.step > max_steps:
         raise RequestError(
             f"step {asked.step} is beyond max_steps of {max_steps}; raise that, or intervene earlier",
@@ -63,7 +63,7 @@ def _intervention(
         raise RequestError(f"{spec.name} has no tokens; intervene on all", f"{field}.tokens")
     width = spec.shape[-1] if len(spec.shape) > 1 else 1
     value = _value(asked, f"{field}.value", width)
-    return Intervention(asked.step, asked.op, state, tokens, value, asked.seed)
+    return StateChange(asked.step, asked.op, state, tokens, value, asked.seed)
 
 
 def _state(name: str | None, field: str, manifest: Manifest) -> int:

@@ -10,8 +10,8 @@ from starlette.responses import Response
 from service.errors import UnknownRequest
 from service.http.keys import Caller, check_key
 from service.http.middleware import json_response
+from service.http.v1.answer_schemas import Cancelled, ErrorBody
 from service.http.v1.infer import Service
-from service.http.v1.schemas import Cancelled, ErrorBody
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"model": Cancelled, "description": "Whoever waits for the request gets its answer now."},

@@ -25,7 +25,7 @@ from service.http.peer import GONE, Client, waiting_client
 from service.http.threads import Threads
 from service.http.v1.answers import Answers, raise_if_all_failed, to_json
 from service.http.v1.latents import FramePacker, JsonPacker, Packer
-from service.http.v1.requests import Job
+from service.http.v1.prepare import Prepared
 
 log = logging.getLogger("fathom")
 SSE = "text/event-stream"
@@ -43,13 +43,17 @@ class Format(Protocol):
 
 
 class SseFormat:
-    """`event:` and `data:` lines."""
+    """`event:` and `data:` lines.
+
+    Not the framework's own server-sent events: those make a checked object and a write of every event, ping
+    at an interval of their own, and know neither frames nor an error that the status line came too early for.
+    """
 
     media_type = SSE
     ping = b": ping\n\n"
 
-    def __init__(self, job: Job) -> None:
-        self.packer: Packer = JsonPacker(job.latents.encoding)
+    def __init__(self, prepared: Prepared) -> None:
+        self.packer: Packer = JsonPacker(prepared.latents.encoding)
 
     def encode(self, event: str, data: dict[str, Any]) -> bytes:
         return b"event: %b\ndata: %b\n\n" % (event.encode(), to_json(data))
@@ -78,16 +82,16 @@ class EventStream(Response):
     """
 
     def __init__(
-        self, ticket: Ticket, job: Job, format_: Format, ping_seconds: float, threads: Threads
+        self, ticket: Ticket, prepared: Prepared, format_: Format, ping_seconds: float, threads: Threads
     ) -> None:
         super().__init__(media_type=format_.media_type)
         del self.headers["content-length"]
         self.headers["cache-control"] = "no-cache"
         self.headers["x-accel-buffering"] = "no"  # nginx would hold events back
         self._ticket = ticket
-        self._steered = job.steered
+        self._steered = prepared.steered
         self._format = format_
-        self._answers = Answers(job, format_.packer)
+        self._answers = Answers(prepared, format_.packer)
         self._ping_seconds = ping_seconds
         self._threads = threads
 

@@ -1,22 +1,27 @@
-"""Several trajectories of one problem: which of them is the answer, and what an intervention has changed."""
+"""Several trajectories of one problem: what is done to each, which is the answer, what has changed."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from model.errors import RequestError
 from model.halting import Criterion, probabilities
 from model.readout import Shown
 from model.row import Floats
-from service.engine.messages import Finished
+from service.engine.messages import Finished, Trajectory
+from service.engine.steering import Noise, StateChange, Steering
+from service.http.v1.schemas import InferRequest, Samples
+
+MOST_ROWS = 16  # trajectories of a request, for every problem that it may have
 
 
 @dataclass(frozen=True)
-class Trajectories:
+class FanOut:
     """How the problems of a submission belong to the inputs: one of each in order, then all the others."""
 
     inputs: int
@@ -33,6 +38,38 @@ class Trajectories:
         """The problems of an input."""
         first = self.inputs + place * (self.each - 1)
         return [place, *range(first, first + self.each - 1)]
+
+
+def check_samples(fan_out: FanOut, max_problems: int) -> None:
+    """Raises RequestError where there would be too many of them."""
+    rows, most = fan_out.each * fan_out.inputs, MOST_ROWS * max_problems
+    if rows > most:
+        raise RequestError(
+            f"{fan_out.each} samples of {fan_out.inputs} problems are too many; this server takes "
+            f"{most} in all",
+            "samples.count",
+        )
+
+
+def steering_of(
+    interventions: tuple[StateChange, ...], samples: Samples | None, sample: int = 0
+) -> Steering | None:
+    noise = None if samples is None else Noise(samples.noise, samples.seed, sample)
+    return Steering(interventions, noise) if interventions or noise else None
+
+
+def others_of(
+    problem: Trajectory, interventions: tuple[StateChange, ...], request: InferRequest
+) -> list[Trajectory]:
+    """The other trajectories of a problem: further samples, or the one without interventions."""
+    if request.samples is not None:
+        return [
+            replace(problem, steering=steering_of(interventions, request.samples, sample))
+            for sample in range(1, request.samples.count)
+        ]
+    if request.paired:
+        return [replace(problem, steering=None, every_step=False, view=None, keeps=False)]
+    return []
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,14 @@ from model.codecs import Tensors
 from model.errors import RequestError
 from model.manifest import Manifest, TensorSpec
 from model.row import Bucket, Layout, Row
-from service.engine.messages import EVENT_BYTES, READOUT_BYTES, Finished, Problem, Submission
-from service.engine.worker import Worker
-from service.http.v1.requests import Origin
-from service.http.v2.body import Asked, Input, Parameters, Tensor
+from service.engine.messages import EVENT_BYTES, READOUT_BYTES, Finished, Submission, Trajectory
+from service.engine.served_model import ServedModel
+from service.http.envelope import Envelope
+from service.http.v2.body import Input, Parameters, ParsedRequest, Tensor
 from service.http.v2.tensors import DATATYPES, Values, from_bytes, from_lists
 from service.runners.runner import View
 from service.settings import Settings
-from service.terms import Asked as AskedTerms
-from service.terms import AskedRule, terms_of
+from service.terms import RequestedRule, RequestedTerms, terms_of
 
 LOGITS, STEPS, HALT_REASON = "logits", "steps", "halt_reason"
 USUAL = (LOGITS, STEPS, HALT_REASON)
@@ -37,7 +36,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Job:
+class PreparedTensors:
     """A request that has been understood: what to submit, and what to answer."""
 
     submission: Submission
@@ -76,46 +75,51 @@ class Job:
         return whole
 
 
-def job_of(asked: Asked, worker: Worker, settings: Settings, origin: Origin) -> Job:
+def prepare_tensors(
+    asked: ParsedRequest, served: ServedModel, settings: Settings, envelope: Envelope
+) -> PreparedTensors:
     """Everything that can be refused about a request, and the work it asks for. Raises RequestError."""
-    manifest, request = worker.bundle.manifest, asked.request
+    manifest, request = served.bundle.manifest, asked.request
     if request.model_name not in (None, manifest.name):
         raise RequestError(f"is another model than {manifest.name}, which the path names", "model_name")
     parameters = request.parameters or Parameters()
     try:
-        terms = terms_of(_terms(parameters), manifest, origin.arrived)
+        terms = terms_of(_terms(parameters), manifest, envelope.arrived)
     except RequestError as error:
         name = str(error.field).replace(".", "_")
         raise RequestError(error.message, f"parameters.{FIELDS.get(name, name)}") from None
     wanted = _wanted(asked, parameters, manifest)
     rows, sizes = _rows(
-        _inputs(asked, manifest), worker.layout, origin.max_problems, _longest(manifest, settings)
+        _inputs(asked, manifest), served.layout, envelope.max_problems, _longest(manifest, settings)
     )
     view = None if {one.name for one in wanted} <= set(USUAL) else View("full")
-    reserved = len(rows) * _bytes_of_a_row(worker.layout, sizes, view)
+    reserved = len(rows) * _bytes_of_a_row(served.layout, sizes, view)
     if reserved > settings.max_event_bytes:
         raise RequestError(
             f"the answer could take {reserved} bytes, and this server keeps {settings.max_event_bytes} for a "
             "request; send fewer or shorter rows, or ask for fewer outputs"
         )
-    problems = tuple(
-        Problem(row, terms.max_steps, terms.min_steps, terms.rule, terms.deadline, view=view) for row in rows
+    trajectories = tuple(
+        Trajectory(row, terms.max_steps, terms.min_steps, terms.rule, terms.deadline, view=view)
+        for row in rows
     )
-    submission = Submission(problems, origin.arrived, origin.key, origin.id)
-    return Job(submission, reserved, worker.bundle, worker.layout, sizes, wanted, terms.warnings)
+    submission = Submission(trajectories, envelope.arrived, envelope.key, envelope.id)
+    return PreparedTensors(submission, reserved, served.bundle, served.layout, sizes, wanted, terms.warnings)
 
 
-def _terms(parameters: Parameters) -> AskedTerms:
-    rule = AskedRule(parameters.halting_criterion, parameters.halting_threshold, parameters.halting_patience)
-    return AskedTerms(
+def _terms(parameters: Parameters) -> RequestedTerms:
+    rule = RequestedRule(
+        parameters.halting_criterion, parameters.halting_threshold, parameters.halting_patience
+    )
+    return RequestedTerms(
         parameters.max_steps,
         parameters.min_steps,
-        None if rule == AskedRule() else rule,
+        None if rule == RequestedRule() else rule,
         parameters.deadline_ms,
     )
 
 
-def _wanted(asked: Asked, parameters: Parameters, manifest: Manifest) -> tuple[Wanted, ...]:
+def _wanted(asked: ParsedRequest, parameters: Parameters, manifest: Manifest) -> tuple[Wanted, ...]:
     binary = bool(parameters.binary_data_output)
     offered = [*USUAL, *(spec.name for spec in manifest.state)]
     if not asked.request.outputs:
@@ -133,7 +137,7 @@ def _wanted(asked: Asked, parameters: Parameters, manifest: Manifest) -> tuple[W
     return tuple(wanted)
 
 
-def _inputs(asked: Asked, manifest: Manifest) -> Tensors:
+def _inputs(asked: ParsedRequest, manifest: Manifest) -> Tensors:
     """The tensors by name, of the manifest's types, with their batch axis."""
     specs = {spec.name: spec for spec in manifest.inputs}
     found: Tensors = {}

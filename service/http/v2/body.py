@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from model.bounds import MOST_AXES, MOST_TENSORS
 from model.errors import RequestError
 from model.halting import FAR, MOST_STEPS
+from service.http.json_body import Part, read_json, validated
 from service.http.v1.answers import to_json
-from service.http.v1.requests import EXPECTED, read_json
-from service.http.v1.schemas import LONGEST_DEADLINE, LONGEST_NAME, Part
+from service.http.v1.schemas import LONGEST_DEADLINE, LONGEST_NAME
 from service.http.v2.tensors import Values, datatype_of, to_bytes
 
 HEADER_LENGTH = "inference-header-content-length"
 LONGEST_ID = 128  # characters
-MOST_SHOWN = 100  # characters of a name that a message repeats
-RESERVED = (
-    "sequence_",
-    "priority",
-    "timeout",
-    "headers",
-    "triton_",
-)  # names that clients keep for themselves
+# How names begin that clients keep for themselves, or that other servers know.
+UNSUPPORTED = ("sequence_", "priority", "timeout", "headers", "triton_", "shared_memory")
 Name = Annotated[str, Field(max_length=LONGEST_NAME)]
 
 
@@ -37,7 +31,7 @@ class Input(Part):
     """One encoded tensor of all rows, batch axis first."""
 
     name: Name
-    shape: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(max_length=MOST_AXES)]
+    shape: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(fail_fast=True, max_length=MOST_AXES)]
     datatype: Name
     parameters: InputParameters | None = None
     data: Any = Field(default=None, description="All values in one list, or nested lists.")
@@ -74,8 +68,8 @@ class OpenInferRequest(Part):
     id: str | None = Field(default=None, max_length=LONGEST_ID)
     model_name: Name | None = Field(default=None, description="May repeat the name in the path.")
     parameters: Parameters | None = None
-    inputs: Annotated[list[Input], Field(min_length=1, max_length=MOST_TENSORS)]
-    outputs: Annotated[list[Output], Field(max_length=2 * MOST_TENSORS)] | None = Field(
+    inputs: Annotated[list[Input], Field(fail_fast=True, min_length=1, max_length=MOST_TENSORS)]
+    outputs: Annotated[list[Output], Field(fail_fast=True, max_length=2 * MOST_TENSORS)] | None = Field(
         default=None, description="Absent: logits, steps and halt_reason."
     )
 
@@ -100,67 +94,21 @@ class OpenInferAnswer(BaseModel):
     outputs: list[Answered]
 
 
-PARTS: dict[tuple[str, ...], type[BaseModel]] = {
-    (): OpenInferRequest,
-    ("parameters",): Parameters,
-    ("inputs",): Input,
-    ("inputs", "parameters"): InputParameters,
-    ("outputs",): Output,
-    ("outputs", "parameters"): OutputParameters,
-}
-
-
 @dataclass(frozen=True)
-class Asked:
+class ParsedRequest:
     """A request as it was sent."""
 
     request: OpenInferRequest
     raw: bytes  # what follows the JSON
 
 
-def read_request(body: bytes, header: str | None) -> Asked:
+def read_request(body: bytes, header: str | None) -> ParsedRequest:
     """header: the JSON's length where tensors follow it. Raises InvalidJson or RequestError."""
     length = len(body) if header is None else int(header) if header.isdecimal() and len(header) < 16 else -1
     if not 0 <= length <= len(body):
         raise RequestError(f"must be the length of the JSON in a body of {len(body)} bytes", HEADER_LENGTH)
-    content = read_json(body[:length])
-    for where, found in _parts(content):
-        _refuse_unknown(where, found)
-    try:
-        return Asked(OpenInferRequest.model_validate(content), body[length:])
-    except ValidationError as error:
-        fault = error.errors(include_input=False, include_url=False)[0]
-        expected = EXPECTED.get(fault["type"])
-        reason = expected.format(**fault.get("ctx", {})) if expected else fault["msg"]
-        field = ".".join(str(part) for part in fault["loc"])
-        raise RequestError(f"{'' if field else 'the body '}{reason}", field or None) from None
-
-
-def _parts(content: object) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-    """The objects of a request, as far as it is one: with what PARTS calls each."""
-    if not isinstance(content, dict):
-        return
-    yield (), content
-    for name in ("inputs", "outputs"):
-        listed = content.get(name)
-        if isinstance(listed, list) and len(listed) > 2 * MOST_TENSORS:
-            raise RequestError(f"has {len(listed)} tensors, more than any model", name)
-        for item in listed if isinstance(listed, list) else []:
-            if isinstance(item, dict):
-                yield (name,), item
-                if isinstance(found := item.get("parameters"), dict):
-                    yield (name, "parameters"), found
-    if isinstance(found := content.get("parameters"), dict):
-        yield ("parameters",), found
-
-
-def _refuse_unknown(where: tuple[str, ...], found: dict[str, Any]) -> None:
-    known = PARTS[where].model_fields
-    for name in found:
-        if name not in known:
-            what = "is not supported here" if name.startswith((*RESERVED, "shared_memory")) else "is unknown"
-            field = ".".join((*where, name[:MOST_SHOWN]))
-            raise RequestError(f"{what}; there is {', '.join(known)}", field)
+    request = validated(read_json(body[:length]), OpenInferRequest, UNSUPPORTED)
+    return ParsedRequest(request, body[length:])
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,17 @@ from model.halting import HaltReason
 from model.manifest import TensorSpec
 from service.bundles.repository import Repository
 from service.engine.messages import Finished
-from service.engine.worker import Worker
+from service.engine.served_model import ServedModel
 from service.errors import Unavailable, UnknownModel
 from service.fleet import Fleet
+from service.http.envelope import Envelope
 from service.http.keys import Caller, check_key
 from service.http.middleware import json_response
 from service.http.peer import GONE, waiting_client
 from service.http.routes import fathom_version
 from service.http.v1.answers import raise_if_all_failed
 from service.http.v1.infer import SMALL_BODY, Service
-from service.http.v1.requests import Origin
-from service.http.v2.batch import HALT_REASON, LOGITS, STEPS, Job, job_of
+from service.http.v2.batch import HALT_REASON, LOGITS, STEPS, PreparedTensors, prepare_tensors
 from service.http.v2.body import HEADER_LENGTH, OpenInferAnswer, answer_bytes, read_request
 from service.http.v2.tensors import BYTES, DATATYPES
 
@@ -113,12 +113,12 @@ async def ready(request: Request) -> Response:
 @router.get("/v2/models/{name}", summary="Describe a model", responses=UNKNOWN)
 async def show_model(request: Request, name: str, version: str | None = None) -> Response:
     """Its versions, its encoded inputs, and its outputs. -1 is a length that may differ."""
-    worker = _fleet(request).find(_wanted(name, version))
-    manifest = worker.bundle.manifest
+    served = _fleet(request).find(_wanted(name, version))
+    manifest = served.bundle.manifest
     shown = {
         "name": manifest.name,
         "versions": _fleet(request).versions(manifest.name),
-        "platform": f"fathom_{worker.runner.backend}",
+        "platform": f"fathom_{served.runner.backend}",
         "inputs": [_described(spec) for spec in manifest.inputs],
         "outputs": [
             {**_described(manifest.logits), "name": LOGITS},
@@ -136,14 +136,14 @@ async def model_ready(request: Request, name: str, version: str | None = None) -
     """503 with the reason while it is being loaded or is out of order."""
     repository: Repository = request.app.state.repository
     try:
-        worker = _fleet(request).find(_wanted(name, version))
+        served = _fleet(request).find(_wanted(name, version))
     except UnknownModel:
         if repository.is_loading(name):
             raise Unavailable(f"{name} is being loaded") from None
         raise
-    if (reason := worker.health()) is not None:
+    if (reason := served.health()) is not None:
         raise Unavailable(f"{name} is not ready: {reason}")
-    return json_response({"name": worker.bundle.manifest.name, "ready": True})
+    return json_response({"name": served.bundle.manifest.name, "ready": True})
 
 
 @router.post(
@@ -169,31 +169,33 @@ async def infer(request: Request, name: str, version: str | None = None) -> Resp
         asked = await service.threads.run(small, partial(read_request, body, length))
         caller: Caller = state["caller"]
         most = service.limits.of(caller).max_problems
-        origin = Origin(state["id"], caller.name, state["arrived"], streams=False, max_problems=most)
-        with service.fleet.asking(wanted) as worker:
-            understand = partial(job_of, asked, worker, service.settings, origin)
-            job = await service.threads.run(small, understand)
-            ticket = service.admit(request, worker, job.submission, job.reserved)
+        envelope = Envelope(state["id"], caller.name, state["arrived"], streams=False, max_problems=most)
+        with service.fleet.asking(wanted) as served:
+            understand = partial(prepare_tensors, asked, served, service.settings, envelope)
+            prepared = await service.threads.run(small, understand)
+            ticket = service.admit(request, served, prepared.submission, prepared.reserved)
     ends: list[Finished] = []
     async with waiting_client(request.receive, ticket) as client:
         async for events in ticket:
             ends += [event for event in events if isinstance(event, Finished)]
         if client.gone:
             return Response(status_code=GONE)
-        raise_if_all_failed(ends, ticket.stopped)
-        few = len(ends) * sum(job.sizes) <= SMALL_ANSWER / 64
-        answer = partial(_answer, job, worker, asked.request.id or state["id"], ends)
+        raise_if_all_failed(ends, ticket.stopped, encoded="inputs")
+        few = len(ends) * sum(prepared.sizes) <= SMALL_ANSWER / 64
+        answer = partial(_answer, prepared, served, asked.request.id or state["id"], ends)
         content, headers = await service.threads.run(few, answer)
     return Response(content, headers=headers)
 
 
-def _answer(job: Job, worker: Worker, id_: str, ends: list[Finished]) -> tuple[bytes, dict[str, str]]:
-    manifest = worker.bundle.manifest
+def _answer(
+    prepared: PreparedTensors, served: ServedModel, id_: str, ends: list[Finished]
+) -> tuple[bytes, dict[str, str]]:
+    manifest = served.bundle.manifest
     content: dict[str, Any] = {"model_name": manifest.name, "model_version": manifest.version, "id": id_}
     faults = [f"row {end.index}: {end.error}" for end in ends if end.reason is HaltReason.ERROR]
-    if warnings := [*job.warnings, *faults]:
+    if warnings := [*prepared.warnings, *faults]:
         content["parameters"] = {"warnings": "; ".join(warnings)}
-    return answer_bytes(content, job.tensors(ends))
+    return answer_bytes(content, prepared.tensors(ends))
 
 
 def _described(spec: TensorSpec) -> dict[str, Any]:

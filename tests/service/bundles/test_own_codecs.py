@@ -9,8 +9,8 @@ import pytest
 
 import model.codecs
 from model.errors import BundleError
-from service.fleet import open_fleet
-from service.http.v1.schemas import InferAnswer
+from service.bundles.opening import open_fleet
+from service.http.v1.answer_schemas import InferAnswer
 from service.settings import read_settings
 from service.telemetry.metrics import Metrics
 from tests.model import test_codecs
@@ -89,8 +89,8 @@ def test_a_rule_that_is_known_to_stop_too_early_warns_in_answers_and_streams() -
 def test_a_codec_that_is_not_there_or_cannot_measure_ends_the_start(
     monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
 ) -> None:
-    monkeypatch.setattr("service.fleet.bundles_of", lambda _: [counting_bundle(**changes)])
-    monkeypatch.setattr("service.fleet.open_runner", lambda *_: CountingRunner())
+    monkeypatch.setattr("service.bundles.opening.bundles_of", lambda _: [counting_bundle(**changes)])
+    monkeypatch.setattr("service.bundles.opening.open_runner", lambda *_: CountingRunner())
     settings = read_settings({})
     with pytest.raises(BundleError, match=message) as refusal:
         open_fleet(settings, Metrics(settings))

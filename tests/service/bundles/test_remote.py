@@ -15,10 +15,10 @@ import pytest
 
 from model.bundle import MANIFEST, read_bundle, sha256
 from model.errors import BundleError
+from service.bundles.opening import bundles_of, places_of
 from service.bundles.reference import reference_of
 from service.bundles.remote import bundles_in_cache, fetch_bundles
 from service.errors import StartupError
-from service.fleet import bundles_of, places_of
 from service.settings import Settings, read_settings
 from tests.service.tensor_bundles import tokens_bundle
 

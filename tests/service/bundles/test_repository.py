@@ -19,12 +19,13 @@ from model.bundle import MANIFEST, Bundle, read_bundle
 from model.codecs import CodecLimits, codec_of
 from model.halting import HaltReason
 from service.app import create_app
-from service.engine.engine import Observer
-from service.engine.messages import Finished, Problem, Submission
+from service.bundles.opening import limits_of
+from service.engine.messages import Finished, Submission, Trajectory
+from service.engine.observer import Observer
+from service.engine.served_model import ServedModel, State
 from service.engine.ticket import Budget
-from service.engine.worker import State, Worker
 from service.errors import StartupError
-from service.fleet import Fleet, limits_of
+from service.fleet import Fleet
 from service.http.keys import check_admin
 from service.runners.runner import Landing
 from service.settings import Settings, read_settings
@@ -75,20 +76,20 @@ class Shelf:
         draft.replace(folder / MANIFEST)
         return folder
 
-    def open(self, bundle: Bundle, settings: Settings, observer: Observer, budget: Budget) -> Worker:
-        """In place of open_worker."""
+    def open(self, bundle: Bundle, settings: Settings, observer: Observer, budget: Budget) -> ServedModel:
+        """In place of open_model."""
         assert self.may_open.wait(PATIENCE), "a test forgot to let a load go"
         if self.fails is not None:
             raise self.fails
         runner = (BrokenRunner if self.broken else CountingRunner)(**self.breaks)
         self.runners.append(runner)
         codec = codec_of(bundle.manifest, CodecLimits())
-        return Worker(bundle, codec, lambda: runner, limits_of(settings), observer, budget)
+        return ServedModel(bundle, codec, lambda: runner, limits_of(settings), observer, budget)
 
     def patch(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Have servers open what is on this shelf."""
-        monkeypatch.setattr("service.fleet.open_worker", self.open)
-        monkeypatch.setattr("service.bundles.repository.open_worker", self.open)
+        monkeypatch.setattr("service.bundles.opening.open_bundle", self.open)
+        monkeypatch.setattr("service.bundles.repository.open_bundle", self.open)
 
 
 @pytest.fixture
@@ -127,7 +128,7 @@ def gauge(running: Running, name: str = "graph") -> float | None:
 
 def test_a_new_version_a_changed_one_and_one_that_is_gone(shelf: Shelf) -> None:
     with serving(shelf) as running:
-        first = running.worker
+        first = running.served
         shelf.put("second", "2")
         assert label(running) == "first"
         assert index(running) == [("graph", "1", "READY"), ("graph", "2", "UNAVAILABLE")]
@@ -136,7 +137,7 @@ def test_a_new_version_a_changed_one_and_one_that_is_gone(shelf: Shelf) -> None:
         assert (answer.status_code, answer.json()) == (200, {"name": "graph", "load": True})
         assert label(running) == "second"
         assert label(running, "graph@1") == "first"
-        assert running.worker is first, "what has not changed stays as it is"
+        assert running.served is first, "what has not changed stays as it is"
         shelf.put("other", "1")
         shutil.rmtree(shelf.folder / "graph" / "2")
         running.client.post(LOAD)
@@ -185,10 +186,10 @@ def test_requests_under_way_notice_nothing_of_many_reloads(shelf: Shelf) -> None
 
 def test_a_worker_that_was_found_admits_what_is_submitted_right_after(shelf: Shelf) -> None:
     async def scenario() -> None:
-        fleet, worker = await started(shelf)
+        fleet, served = await started(shelf)
         with fleet.asking("graph") as found:
-            assert fleet.replace("graph", []) == [worker]
-            leaving = asyncio.create_task(fleet.leave(worker))
+            assert fleet.replace("graph", []) == [served]
+            leaving = asyncio.create_task(fleet.leave(served))
             await asyncio.sleep(0)
             assert found.health() is None
         await asyncio.wait_for(leaving, PATIENCE)
@@ -305,9 +306,13 @@ def test_a_model_that_is_being_loaded_is_not_ready_and_the_others_answer(shelf: 
         assert label(running, "other") == "second"
 
 
-def test_an_engine_that_has_failed_for_good_comes_back_when_it_is_loaded(shelf: Shelf) -> None:
+def test_an_engine_that_has_failed_for_good_comes_back_when_it_is_loaded(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with serving(shelf) as running:
-        running.worker._state = State.FAILED
+        failed = running.served
+        state = property(lambda served: State.FAILED if served is failed else State.READY)
+        monkeypatch.setattr(ServedModel, "state", state)
         assert running.client.get("/v2/health/live").status_code == 503
         assert running.client.post(LOAD).status_code == 200
         assert running.client.get("/v2/health/live").status_code == 200
@@ -366,11 +371,16 @@ def test_load_and_unload_want_a_key_for_administration(shelf: Shelf) -> None:
     ("path", "body", "status", "said"),
     [
         (LOAD, {"parameters": {"config": "{}"}}, 422, "parameters.config: a model is loaded as it lies"),
-        (LOAD, {"parameters": []}, 422, "parameters: must be of the type dict"),
-        (LOAD, {"model": "x"}, 422, "model: is unknown; there is parameters"),
+        (LOAD, {"parameters": []}, 422, "parameters: must be an object"),
+        (LOAD, {"model": "x"}, 422, "model: is an unknown field; known here: parameters"),
         (LOAD, [], 422, "the body must be an object"),
-        (UNLOAD, {"parameters": {"force": True}}, 422, "parameters.force: is unknown"),
-        ("/v2/repository/index", {"ready": 1}, 422, "ready: must be of the type bool"),
+        (
+            UNLOAD,
+            {"parameters": {"force": True}},
+            422,
+            "parameters.force: is an unknown field",
+        ),
+        ("/v2/repository/index", {"ready": 1}, 422, "ready: must be true or false"),
         ("/v2/repository/models/none/load", {}, 404, "model: there is no model 'none' in the repository"),
         ("/v2/repository/models/..%2Fgraph/load", {}, 404, ""),
     ],
@@ -387,11 +397,11 @@ def test_what_is_wrong_with_a_request_is_said(
 
 def test_a_server_that_stops_does_not_wait_forever_for_an_old_version(shelf: Shelf) -> None:
     async def scenario() -> None:
-        fleet, worker = await started(shelf)
-        row = worker.layout.row(worker.codec.encode(chain(2), "input"))
-        ticket = worker.submit(Submission((Problem(row, max_steps=10**6),), arrived=0.0))
+        fleet, served = await started(shelf)
+        row = served.layout.row(served.codec.encode(chain(2), "input"))
+        ticket = served.submit(Submission((Trajectory(row, max_steps=10**6),), arrived=0.0))
         fleet.replace("graph", [])
-        leaving = asyncio.create_task(fleet.leave(worker))
+        leaving = asyncio.create_task(fleet.leave(served))
         await asyncio.sleep(0)
         await asyncio.wait_for(fleet.shut_down(0.01), PATIENCE)
         await asyncio.wait_for(leaving, PATIENCE)
@@ -403,13 +413,13 @@ def test_a_server_that_stops_does_not_wait_forever_for_an_old_version(shelf: She
     asyncio.run(scenario())
 
 
-async def started(shelf: Shelf) -> tuple[Fleet, Worker]:
+async def started(shelf: Shelf) -> tuple[Fleet, ServedModel]:
     """A fleet of the shelf's first model, without a server."""
     settings = read_settings({"repository": shelf.folder})
     budget = Budget(2**20, 2**20)
     observer = Metrics(settings).of_model("graph", 1)
-    worker = shelf.open(read_bundle(shelf.folder / "graph" / "1"), settings, observer, budget)
-    fleet = Fleet([worker], budget)
+    served = shelf.open(read_bundle(shelf.folder / "graph" / "1"), settings, observer, budget)
+    fleet = Fleet([served], budget)
     fleet.start()
     await fleet.started()
-    return fleet, worker
+    return fleet, served

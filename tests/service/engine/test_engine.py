@@ -7,7 +7,7 @@ import pytest
 
 from model.halting import HaltingRule, HaltReason
 from service.engine.engine import Engine, EngineLimits
-from service.engine.messages import Finished, Problem, Stepped, Submission
+from service.engine.messages import Finished, Stepped, Submission, Trajectory
 from service.runners.runner import View
 from tests.service.fakes import FakeClock, FakeObserver, FakeRunner, fake_manifest, plan
 
@@ -25,7 +25,7 @@ class Bench:
         self.engine = Engine(fake_manifest(), self.runner, limits, self.observer, self.clock)
         self.events: list[tuple[Submission, Finished | Stepped]] = []
 
-    def submit(self, *problems: Problem) -> Submission:
+    def submit(self, *problems: Trajectory) -> Submission:
         submission = Submission(problems, self.clock())
         self.engine.submit(submission)
         return submission
@@ -48,7 +48,7 @@ class Bench:
 
 def test_a_row_without_a_criterion_takes_exactly_its_budget() -> None:
     bench = Bench()
-    request = bench.submit(Problem(plan(1, halt_at=2), max_steps=5))
+    request = bench.submit(Trajectory(plan(1, halt_at=2), max_steps=5))
     bench.run()
     (done,) = bench.finished(request)
     assert (done.steps, done.reason) == (5, HaltReason.BUDGET)
@@ -58,7 +58,7 @@ def test_a_row_without_a_criterion_takes_exactly_its_budget() -> None:
 
 def test_rows_of_one_batch_halt_at_their_own_depth_and_the_next_step_runs_without_them() -> None:
     bench = Bench()
-    requests = [bench.submit(Problem(plan(n, halt_at=n), max_steps=9, rule=SURE)) for n in (1, 2, 3)]
+    requests = [bench.submit(Trajectory(plan(n, halt_at=n), max_steps=9, rule=SURE)) for n in (1, 2, 3)]
     bench.run()
     assert [bench.finished(request)[0].steps for request in requests] == [1, 2, 3]
     assert bench.runner.batches == [[1, 2, 3], [2, 3], [3]]
@@ -67,7 +67,7 @@ def test_rows_of_one_batch_halt_at_their_own_depth_and_the_next_step_runs_withou
 def test_a_freed_slot_is_taken_at_the_very_next_step_in_order_of_arrival() -> None:
     bench = Bench(slots=2)
     for name, depth in ((1, 1), (2, 3), (3, 1), (4, 1)):
-        bench.submit(Problem(plan(name), max_steps=depth))
+        bench.submit(Trajectory(plan(name), max_steps=depth))
     bench.run()
     assert bench.runner.admissions == [1, 2, 3, 4]
     assert bench.runner.batches == [[1, 2], [3, 2], [4, 2]]
@@ -75,14 +75,14 @@ def test_a_freed_slot_is_taken_at_the_very_next_step_in_order_of_arrival() -> No
 
 def test_a_criterion_that_holds_and_a_budget_that_ends_at_the_same_step_count_as_halted() -> None:
     bench = Bench()
-    request = bench.submit(Problem(plan(1, halt_at=4), max_steps=4, rule=SURE))
+    request = bench.submit(Trajectory(plan(1, halt_at=4), max_steps=4, rule=SURE))
     bench.run()
     assert bench.finished(request)[0].reason is HaltReason.HALTED
 
 
 def test_halting_is_not_considered_before_min_steps() -> None:
     bench = Bench()
-    request = bench.submit(Problem(plan(1, halt_at=1), max_steps=9, min_steps=6, rule=SURE))
+    request = bench.submit(Trajectory(plan(1, halt_at=1), max_steps=9, min_steps=6, rule=SURE))
     bench.run()
     assert (bench.finished(request)[0].steps, bench.finished(request)[0].reason) == (6, HaltReason.HALTED)
 
@@ -90,7 +90,7 @@ def test_halting_is_not_considered_before_min_steps() -> None:
 def test_patience_asks_the_criterion_to_hold_for_steps_running() -> None:
     bench = Bench()
     request = bench.submit(
-        Problem(plan(1, halt_at=3), max_steps=9, rule=HaltingRule("confidence", 0.5, patience=3))
+        Trajectory(plan(1, halt_at=3), max_steps=9, rule=HaltingRule("confidence", 0.5, patience=3))
     )
     bench.run()
     assert bench.finished(request)[0].steps == 5
@@ -98,14 +98,14 @@ def test_patience_asks_the_criterion_to_hold_for_steps_running() -> None:
 
 def test_a_score_that_is_not_a_number_never_halts_a_row() -> None:
     bench = Bench()
-    request = bench.submit(Problem(plan(1), max_steps=4, rule=HaltingRule("entropy", 10.0)))
+    request = bench.submit(Trajectory(plan(1), max_steps=4, rule=HaltingRule("entropy", 10.0)))
     bench.run()
     assert (bench.finished(request)[0].steps, bench.finished(request)[0].reason) == (4, HaltReason.BUDGET)
 
 
 def test_a_deadline_gives_the_best_answer_so_far() -> None:
     bench = Bench()
-    request = bench.submit(Problem(plan(1), max_steps=100, deadline=10.0))
+    request = bench.submit(Trajectory(plan(1), max_steps=100, deadline=10.0))
     bench.step(3)
     bench.clock.now = 10.0
     bench.step()
@@ -116,16 +116,16 @@ def test_a_deadline_gives_the_best_answer_so_far() -> None:
 
 def test_at_least_one_step_is_taken_however_late_it_is() -> None:
     bench = Bench()
-    request = bench.submit(Problem(plan(1), max_steps=100, deadline=-1.0))
+    request = bench.submit(Trajectory(plan(1), max_steps=100, deadline=-1.0))
     bench.run()
     assert (bench.finished(request)[0].steps, bench.finished(request)[0].reason) == (1, HaltReason.DEADLINE)
 
 
 def test_a_waiting_row_whose_deadline_passes_goes_before_the_line() -> None:
     bench = Bench(slots=1)
-    bench.submit(Problem(plan(1), max_steps=2))
-    bench.submit(Problem(plan(2), max_steps=2))
-    bench.submit(Problem(plan(3), max_steps=2, deadline=5.0))
+    bench.submit(Trajectory(plan(1), max_steps=2))
+    bench.submit(Trajectory(plan(2), max_steps=2))
+    bench.submit(Trajectory(plan(3), max_steps=2, deadline=5.0))
     bench.step()
     bench.clock.now = 6.0
     bench.run()
@@ -134,8 +134,8 @@ def test_a_waiting_row_whose_deadline_passes_goes_before_the_line() -> None:
 
 def test_cancelling_frees_slots_and_queue_at_the_next_step_and_disturbs_nobody() -> None:
     bench = Bench(slots=3)
-    gone = bench.submit(*(Problem(plan(n), max_steps=50) for n in (1, 2, 3)))
-    stays = bench.submit(Problem(plan(4), max_steps=4))
+    gone = bench.submit(*(Trajectory(plan(n), max_steps=50) for n in (1, 2, 3)))
+    stays = bench.submit(Trajectory(plan(4), max_steps=4))
     bench.step(2)
     bench.engine.cancel(gone)
     bench.step()
@@ -150,7 +150,7 @@ def test_cancelling_frees_slots_and_queue_at_the_next_step_and_disturbs_nobody()
 
 def test_cancelling_what_has_finished_changes_nothing() -> None:
     bench = Bench()
-    request = bench.submit(Problem(plan(1), max_steps=1))
+    request = bench.submit(Trajectory(plan(1), max_steps=1))
     bench.run()
     bench.engine.cancel(request)
     bench.run()
@@ -160,7 +160,7 @@ def test_cancelling_what_has_finished_changes_nothing() -> None:
 def test_a_failing_batch_fails_its_rows_alone_and_says_so() -> None:
     bench = Bench(slots=4, micro_batch=2)
     requests = [
-        bench.submit(Problem(plan(n, fail_at=2 if n == 1 else 99), max_steps=3)) for n in (1, 2, 3, 4)
+        bench.submit(Trajectory(plan(n, fail_at=2 if n == 1 else 99), max_steps=3)) for n in (1, 2, 3, 4)
     ]
     bench.run()
     ends = [bench.finished(request)[0] for request in requests]
@@ -171,8 +171,8 @@ def test_a_failing_batch_fails_its_rows_alone_and_says_so() -> None:
 
 def test_a_row_that_cannot_be_embedded_gives_its_slot_back() -> None:
     bench = Bench(slots=1)
-    bad = bench.submit(Problem(plan(1, fail_at=0), max_steps=3))
-    good = bench.submit(Problem(plan(2), max_steps=3))
+    bad = bench.submit(Trajectory(plan(1, fail_at=0), max_steps=3))
+    good = bench.submit(Trajectory(plan(2), max_steps=3))
     bench.run()
     assert "cannot be embedded" in (bench.finished(bad)[0].error or "")
     assert bench.finished(good)[0].reason is HaltReason.BUDGET
@@ -180,8 +180,8 @@ def test_a_row_that_cannot_be_embedded_gives_its_slot_back() -> None:
 
 def test_a_readout_that_is_not_finite_fails_its_row_and_not_its_neighbour() -> None:
     bench = Bench()
-    bad = bench.submit(Problem(plan(1, nan_at=2), max_steps=3))
-    good = bench.submit(Problem(plan(2), max_steps=3))
+    bad = bench.submit(Trajectory(plan(1, nan_at=2), max_steps=3))
+    good = bench.submit(Trajectory(plan(2), max_steps=3))
     bench.run()
     assert bench.finished(bad)[0].reason is HaltReason.ERROR
     assert bench.finished(good)[0].reason is HaltReason.BUDGET
@@ -189,8 +189,8 @@ def test_a_readout_that_is_not_finite_fails_its_row_and_not_its_neighbour() -> N
 
 def test_every_step_is_told_to_who_asked_and_the_last_one_comes_before_the_end() -> None:
     bench = Bench()
-    request = bench.submit(Problem(plan(7), max_steps=3, every_step=True, view=View("full")))
-    quiet = bench.submit(Problem(plan(8), max_steps=3))
+    request = bench.submit(Trajectory(plan(7), max_steps=3, every_step=True, view=View("full")))
+    quiet = bench.submit(Trajectory(plan(8), max_steps=3))
     bench.run()
     told = [event for owner, event in bench.events if owner is request]
     assert [event.step for event in told[:-1] if isinstance(event, Stepped)] == [1, 2, 3]
@@ -204,7 +204,7 @@ def test_every_step_is_told_to_who_asked_and_the_last_one_comes_before_the_end()
 def test_only_rows_of_like_length_share_a_batch() -> None:
     bench = Bench(slots=4)
     for name, tokens in ((1, 3), (2, 40), (3, 5), (4, 33)):
-        bench.submit(Problem(plan(name, tokens=tokens), max_steps=1))
+        bench.submit(Trajectory(plan(name, tokens=tokens), max_steps=1))
     bench.run()
     assert sorted(bench.runner.batches) == [[1, 3], [2, 4]]
 
@@ -212,7 +212,7 @@ def test_only_rows_of_like_length_share_a_batch() -> None:
 def test_a_row_ends_the_same_alone_and_in_any_company() -> None:
     draw = np.random.default_rng(0)
     problems = [
-        Problem(
+        Trajectory(
             plan(n, halt_at=int(draw.integers(1, 20)), tokens=int(draw.integers(1, 60))),
             max_steps=int(draw.integers(3, 16)),
             min_steps=int(draw.integers(1, 4)),
@@ -244,8 +244,8 @@ def test_a_row_ends_the_same_alone_and_in_any_company() -> None:
 
 def test_the_queue_weighs_steps_and_forgets_what_left() -> None:
     bench = Bench(slots=1)
-    bench.submit(Problem(plan(1), max_steps=10), Problem(plan(2), max_steps=20))
-    third = bench.submit(Problem(plan(3), max_steps=30))
+    bench.submit(Trajectory(plan(1), max_steps=10), Trajectory(plan(2), max_steps=20))
+    third = bench.submit(Trajectory(plan(3), max_steps=30))
     assert bench.engine.waiting.steps == 60
     bench.step()
     assert bench.engine.waiting.steps == 50
@@ -258,7 +258,7 @@ def test_the_queue_weighs_steps_and_forgets_what_left() -> None:
 
 def test_the_observer_hears_of_every_step_and_every_end() -> None:
     bench = Bench()
-    bench.submit(Problem(plan(1), max_steps=2), Problem(plan(2), max_steps=3))
+    bench.submit(Trajectory(plan(1), max_steps=2), Trajectory(plan(2), max_steps=3))
     bench.run()
     assert bench.observer.rows == [2, 2, 1]
     assert bench.observer.reasons == [HaltReason.BUDGET] * 2
@@ -269,4 +269,4 @@ def test_the_observer_hears_of_every_step_and_every_end() -> None:
 def test_a_problem_with_an_impossible_budget_is_refused(steps: tuple[int, int]) -> None:
     low, high = steps
     with pytest.raises(ValueError, match="min_steps"):
-        Problem(plan(1), max_steps=high, min_steps=low)
+        Trajectory(plan(1), max_steps=high, min_steps=low)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from model.halting import HaltingRule, HaltReason
 from service.engine.engine import Engine, EngineLimits
-from service.engine.messages import Finished, Problem, Submission
+from service.engine.messages import Finished, Submission, Trajectory
 from service.runners.runner import Landing
 from tests.service.fakes import FakeObserver, FakeRunner, Passenger, fake_manifest, plan
 from training.judge.traces import Trace
@@ -64,7 +64,7 @@ def by_hand(
     return budget, HaltReason.BUDGET
 
 
-def by_the_engine(runner: FakeRunner, problems: list[Problem]) -> list[tuple[int, HaltReason]]:
+def by_the_engine(runner: FakeRunner, problems: list[Trajectory]) -> list[tuple[int, HaltReason]]:
     """Four slots for all: rows come and go beside each other."""
     engine = Engine(fake_manifest(), runner, EngineLimits(slots=4), FakeObserver())
     engine.submit(Submission(tuple(problems), 0.0))
@@ -89,7 +89,7 @@ def test_engine_look_ahead_and_calibration_decide_as_a_plain_loop_does(seed: int
 
     for ahead in (False, True):
         problems = [
-            Problem(plan(row), budgets[row], min_steps=floors[row], rule=rules[row]) for row in range(rows)
+            Trajectory(plan(row), budgets[row], min_steps=floors[row], rule=rules[row]) for row in range(rows)
         ]
         assert by_the_engine(ScriptedRunner(scores, ahead), problems) == expected
 

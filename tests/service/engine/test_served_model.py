@@ -1,4 +1,4 @@
-"""The worker: a real thread and a real event loop around an engine with a fake runner."""
+"""A served model: a real thread and a real event loop around an engine with a fake runner."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 
 from model.halting import HaltReason
 from service.engine.engine import EngineLimits
-from service.engine.messages import Finished, Problem, Stepped, Submission
+from service.engine.messages import Finished, Stepped, Submission, Trajectory
+from service.engine.served_model import RESTARTS, SUSPICIOUS, ServedModel, State
 from service.engine.ticket import Budget, Ticket
-from service.engine.worker import RESTARTS, SUSPICIOUS, State, Worker
 from service.errors import Overloaded, StartupError, Unavailable
 from tests.service.fakes import FakeCodec, FakeObserver, FakeRunner, fake_bundle, plan
 
@@ -24,7 +24,7 @@ def run(scenario: Coroutine[Any, Any, None]) -> None:
 
 
 def work(*names: int, steps: int = 3, every_step: bool = False) -> Submission:
-    problems = tuple(Problem(plan(name), max_steps=steps, every_step=every_step) for name in names)
+    problems = tuple(Trajectory(plan(name), max_steps=steps, every_step=every_step) for name in names)
     return Submission(problems, time.monotonic())
 
 
@@ -37,8 +37,8 @@ def worker_of(
     limits: EngineLimits | None = None,
     observer: FakeObserver | None = None,
     budget: Budget | None = None,
-) -> Worker:
-    return Worker(
+) -> ServedModel:
+    return ServedModel(
         fake_bundle(),
         FakeCodec(),
         opener,
@@ -48,47 +48,47 @@ def worker_of(
     )
 
 
-async def until(worker: Worker, health: str | None) -> None:
-    """Wait until the worker's health begins with `health` (None: ready)."""
-    while (now := worker.health()) is not health and not (now and health and now.startswith(health)):
+async def until(served: ServedModel, health: str | None) -> None:
+    """Wait until the model's health begins with `health` (None: ready)."""
+    while (now := served.health()) is not health and not (now and health and now.startswith(health)):
         await asyncio.sleep(0.001)
 
 
 @asynccontextmanager
-async def started(runner: FakeRunner, limits: EngineLimits | None = None) -> AsyncIterator[Worker]:
-    worker = worker_of(lambda: runner, limits)
-    worker.start()
-    await until(worker, None)
+async def started(runner: FakeRunner, limits: EngineLimits | None = None) -> AsyncIterator[ServedModel]:
+    served = worker_of(lambda: runner, limits)
+    served.start()
+    await until(served, None)
     try:
-        yield worker
+        yield served
     finally:
         runner.may_step.set()
-        worker.close()
-        await worker.closed()
+        served.close()
+        await served.closed()
 
 
 def test_a_worker_is_not_ready_before_a_real_step_has_run() -> None:
     async def scenario() -> None:
         runner = FakeRunner()
         runner.may_step.clear()
-        worker = worker_of(lambda: runner)
-        assert (worker.health() or "").startswith("starting")
-        worker.start()
+        served = worker_of(lambda: runner)
+        assert (served.health() or "").startswith("starting")
+        served.start()
         await asyncio.to_thread(runner.stepping.wait, 10)
         with pytest.raises(Unavailable):
-            worker.submit(work(1))
+            served.submit(work(1))
         runner.may_step.set()
-        await until(worker, None)
-        worker.close()
-        await worker.closed()
+        await until(served, None)
+        served.close()
+        await served.closed()
 
     run(scenario())
 
 
 def test_many_submissions_each_get_their_own_events_in_order() -> None:
     async def scenario() -> None:
-        async with started(FakeRunner()) as worker:
-            tickets = [worker.submit(work(name, name + 100, every_step=True)) for name in range(30)]
+        async with started(FakeRunner()) as served:
+            tickets = [served.submit(work(name, name + 100, every_step=True)) for name in range(30)]
             for name, ticket in enumerate(tickets):
                 events = [event async for batch in ticket for event in batch]
                 for index in (0, 1):
@@ -104,17 +104,17 @@ def test_many_submissions_each_get_their_own_events_in_order() -> None:
 def test_overload_is_refused_at_once_and_an_empty_queue_takes_anything() -> None:
     async def scenario() -> None:
         runner = FakeRunner(cost=1.0)
-        async with started(runner, EngineLimits(slots=1, queue_seconds=20)) as worker:
+        async with started(runner, EngineLimits(slots=1, queue_seconds=20)) as served:
             runner.may_step.clear()
-            large = worker.submit(work(1, 2, steps=30))
+            large = served.submit(work(1, 2, steps=30))
             with pytest.raises(Overloaded) as refusal:
-                worker.submit(work(3, steps=30))
+                served.submit(work(3, steps=30))
             assert refusal.value.retry_after >= 1
-            short = worker.submit(work(4, steps=1))  # passes the others, so it does not wait for long
+            short = served.submit(work(4, steps=1))  # passes the others, so it does not wait for long
             runner.may_step.set()
             assert len(await ends(short)) == 1
             assert len(await ends(large)) == 2
-            assert len(await ends(worker.submit(work(3, steps=1)))) == 1
+            assert len(await ends(served.submit(work(3, steps=1)))) == 1
 
     run(scenario())
 
@@ -122,14 +122,14 @@ def test_overload_is_refused_at_once_and_an_empty_queue_takes_anything() -> None
 def test_a_cancelled_ticket_ends_with_cancelled_and_frees_its_slots() -> None:
     async def scenario() -> None:
         runner = FakeRunner()
-        async with started(runner) as worker:
-            ticket = worker.submit(work(1, 2, 3, steps=10**6))
+        async with started(runner) as served:
+            ticket = served.submit(work(1, 2, 3, steps=10**6))
             await asyncio.to_thread(runner.stepping.wait, 10)
             ticket.cancel()
             ticket.cancel()
             assert [end.reason for end in await ends(ticket)] == [HaltReason.CANCELLED] * 3
             assert runner.rows == {}
-            assert worker.waiting_steps == 0
+            assert served.waiting_steps == 0
 
     run(scenario())
 
@@ -137,13 +137,13 @@ def test_a_cancelled_ticket_ends_with_cancelled_and_frees_its_slots() -> None:
 def test_draining_refuses_the_new_and_finishes_the_old() -> None:
     async def scenario() -> None:
         runner = FakeRunner()
-        async with started(runner) as worker:
+        async with started(runner) as served:
             runner.may_step.clear()
-            ticket = worker.submit(work(1))
-            drained = asyncio.create_task(worker.drain(10))
-            await until(worker, "draining")
+            ticket = served.submit(work(1))
+            drained = asyncio.create_task(served.drain(10))
+            await until(served, "draining")
             with pytest.raises(Unavailable):
-                worker.submit(work(2))
+                served.submit(work(2))
             assert not drained.done()
             runner.may_step.set()
             assert await drained
@@ -155,12 +155,12 @@ def test_draining_refuses_the_new_and_finishes_the_old() -> None:
 def test_closing_cancels_what_outlasts_the_drain_and_joins_the_thread() -> None:
     async def scenario() -> None:
         runner = FakeRunner()
-        async with started(runner) as worker:
-            ticket = worker.submit(work(1, steps=10**9))
-            assert not await worker.drain(0.01)
-            worker.close()
+        async with started(runner) as served:
+            ticket = served.submit(work(1, steps=10**9))
+            assert not await served.drain(0.01)
+            served.close()
             assert (await ends(ticket))[0].reason is HaltReason.CANCELLED
-            await worker.closed()
+            await served.closed()
             assert runner.closed
 
     run(scenario())
@@ -169,15 +169,15 @@ def test_closing_cancels_what_outlasts_the_drain_and_joins_the_thread() -> None:
 def test_a_step_that_hangs_makes_the_worker_stalled_and_its_return_makes_it_well() -> None:
     async def scenario() -> None:
         runner = FakeRunner()
-        async with started(runner, EngineLimits(slots=2, stall_seconds=0.05)) as worker:
+        async with started(runner, EngineLimits(slots=2, stall_seconds=0.05)) as served:
             await asyncio.sleep(0.1)
-            assert worker.health() is None, "being idle is not a stall"
+            assert served.health() is None, "being idle is not a stall"
             runner.may_step.clear()
-            ticket = worker.submit(work(1))
-            await until(worker, "stalled")
+            ticket = served.submit(work(1))
+            await until(served, "stalled")
             runner.may_step.set()
             await ends(ticket)
-            assert worker.health() is None
+            assert served.health() is None
 
     run(scenario())
 
@@ -187,17 +187,17 @@ def broken() -> NoReturn:
 
 
 def test_an_engine_that_breaks_down_tells_everyone_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.engine.worker.BACK_OFF_SECONDS", (0.01, 0.01))
+    monkeypatch.setattr("service.engine.served_model.BACK_OFF_SECONDS", (0.01, 0.01))
 
     async def scenario() -> None:
         runners = [FakeRunner(), FakeRunner()]
         first, observer = runners[0], FakeObserver()
-        worker = worker_of(lambda: runners.pop(0), observer=observer)
-        worker.start()
-        await worker.started()
+        served = worker_of(lambda: runners.pop(0), observer=observer)
+        served.start()
+        await served.started()
         first.may_step.clear()
         first.stepping.clear()
-        ticket = worker.submit(work(1, 2, 3))
+        ticket = served.submit(work(1, 2, 3))
         await asyncio.to_thread(first.stepping.wait, 10)
         first.land = broken  # type: ignore[method-assign]
         first.may_step.set()
@@ -205,19 +205,19 @@ def test_an_engine_that_breaks_down_tells_everyone_and_comes_back(monkeypatch: p
         assert [end.reason for end in lost] == [HaltReason.ERROR] * 3
         assert "restarting" in (lost[0].error or "")
         assert observer.loads[-1] == (0, 0), "nobody runs in an engine that has broken down"
-        await until(worker, None)
+        await until(served, None)
         assert observer.restarts == 1
         assert first.closed, "what the broken engine held is let go of"
-        assert [end.reason for end in await ends(worker.submit(work(4)))] == [HaltReason.BUDGET]
-        assert worker.running == worker.waiting == 0
-        worker.close()
-        await worker.closed()
+        assert [end.reason for end in await ends(served.submit(work(4)))] == [HaltReason.BUDGET]
+        assert served.running == served.waiting == 0
+        served.close()
+        await served.closed()
 
     run(scenario())
 
 
 def test_an_engine_that_keeps_breaking_down_has_failed_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.engine.worker.BACK_OFF_SECONDS", (0.001, 0.001))
+    monkeypatch.setattr("service.engine.served_model.BACK_OFF_SECONDS", (0.001, 0.001))
 
     async def scenario() -> None:
         good, opened = FakeRunner(), 0
@@ -229,18 +229,18 @@ def test_an_engine_that_keeps_breaking_down_has_failed_for_good(monkeypatch: pyt
                 raise RuntimeError("no device")
             return good
 
-        worker = worker_of(opener)
-        worker.start()
-        await worker.started()
+        served = worker_of(opener)
+        served.start()
+        await served.started()
         good.land = broken  # type: ignore[method-assign]
-        assert [end.reason for end in await ends(worker.submit(work(1)))] == [HaltReason.ERROR]
-        await until(worker, "failed: RuntimeError")
-        assert worker.state is State.FAILED
+        assert [end.reason for end in await ends(served.submit(work(1)))] == [HaltReason.ERROR]
+        await until(served, "failed: RuntimeError")
+        assert served.state is State.FAILED
         assert opened == 1 + RESTARTS
         with pytest.raises(Unavailable):
-            worker.submit(work(4))
-        worker.close()
-        await worker.closed()
+            served.submit(work(4))
+        served.close()
+        await served.closed()
 
     run(scenario())
 
@@ -249,25 +249,25 @@ def test_a_model_that_cannot_take_its_first_step_says_so_to_whoever_starts_it() 
     async def scenario() -> None:
         runner = FakeRunner()
         runner.land = broken  # type: ignore[method-assign]
-        worker = worker_of(lambda: runner)
-        worker.start()
+        served = worker_of(lambda: runner)
+        served.start()
         with pytest.raises(StartupError, match="a bug of ours"):
-            await worker.started()
-        worker.close()
-        await worker.closed()
+            await served.started()
+        served.close()
+        await served.closed()
 
     run(scenario())
 
 
 def test_requests_that_fail_one_after_the_other_do_not_end_an_engine_that_works() -> None:
     async def scenario() -> None:
-        async with started(FakeRunner()) as worker:
+        async with started(FakeRunner()) as served:
             for name in range(3 * SUSPICIOUS):
-                problem = Problem(plan(name, fail_at=1), max_steps=3)
-                ticket = worker.submit(Submission((problem,), time.monotonic()))
+                problem = Trajectory(plan(name, fail_at=1), max_steps=3)
+                ticket = served.submit(Submission((problem,), time.monotonic()))
                 assert [end.reason for end in await ends(ticket)] == [HaltReason.ERROR]
-            assert worker.health() is None
-            assert [end.reason for end in await ends(worker.submit(work(1)))] == [HaltReason.BUDGET]
+            assert served.health() is None
+            assert [end.reason for end in await ends(served.submit(work(1)))] == [HaltReason.BUDGET]
 
     run(scenario())
 
@@ -275,11 +275,11 @@ def test_requests_that_fail_one_after_the_other_do_not_end_an_engine_that_works(
 def test_a_problem_that_fits_into_a_free_slot_is_never_refused() -> None:
     async def scenario() -> None:
         runner = FakeRunner(cost=1.0)
-        async with started(runner, EngineLimits(slots=64, queue_seconds=1)) as worker:
+        async with started(runner, EngineLimits(slots=64, queue_seconds=1)) as served:
             runner.may_step.clear()
-            tickets = [worker.submit(work(name, steps=4096)) for name in range(64)]
+            tickets = [served.submit(work(name, steps=4096)) for name in range(64)]
             with pytest.raises(Overloaded):
-                worker.submit(work(64, steps=4096))
+                served.submit(work(64, steps=4096))
             for ticket in tickets:
                 ticket.cancel()
             runner.may_step.set()
@@ -290,14 +290,14 @@ def test_a_problem_that_fits_into_a_free_slot_is_never_refused() -> None:
 def test_a_deadline_bounds_what_a_request_weighs() -> None:
     async def scenario() -> None:
         runner = FakeRunner(cost=1.0)
-        async with started(runner, EngineLimits(slots=1, queue_seconds=5)) as worker:
+        async with started(runner, EngineLimits(slots=1, queue_seconds=5)) as served:
             runner.may_step.clear()
-            deep = [worker.submit(work(1, steps=4096))]
+            deep = [served.submit(work(1, steps=4096))]
             with pytest.raises(Overloaded):
-                worker.submit(work(2, steps=4096))
+                served.submit(work(2, steps=4096))
             now = time.monotonic()
-            timed = Submission((Problem(plan(3), max_steps=4096, deadline=now + 0.05),), now)
-            ticket = worker.submit(timed)
+            timed = Submission((Trajectory(plan(3), max_steps=4096, deadline=now + 0.05),), now)
+            ticket = served.submit(timed)
             runner.may_step.set()
             assert [end.reason for end in await ends(ticket)] == [HaltReason.DEADLINE]
             deep[0].cancel()

@@ -16,8 +16,8 @@ from model.codecs import CodecLimits, codec_of
 from model.halting import HaltingRule, HaltReason
 from model.row import Layout, Row
 from service.engine.engine import Engine, EngineLimits
-from service.engine.messages import Finished, Problem, Stepped, Submission, Thought
-from service.engine.steering import Intervention, Noise, Steering
+from service.engine.messages import Finished, Stepped, Submission, Thought, Trajectory
+from service.engine.steering import Noise, StateChange, Steering
 from service.runners.open import open_runner
 from service.runners.runner import Runner, View
 from tests.service.engine.test_engine import SURE, Bench
@@ -59,7 +59,7 @@ def model(request: pytest.FixtureRequest) -> Iterator[tuple[Bundle, Runner, list
     runner.close()
 
 
-def run(bundle: Bundle, runner: Runner, problems: list[Problem], slots: int = 8) -> list[Finished]:
+def run(bundle: Bundle, runner: Runner, problems: list[Trajectory], slots: int = 8) -> list[Finished]:
     """All problems, each a request of its own; their ends in order."""
     engine = Engine(bundle.manifest, runner, EngineLimits(slots), FakeObserver())
     submissions = [Submission((problem,), time.monotonic()) for problem in problems]
@@ -94,7 +94,7 @@ def test_going_on_is_bit_for_bit_as_if_one_had_never_stopped(
     bundle, runner, rows = model
     # torch may choose another kernel for another number of rows: there each row goes alone.
     slots = 8 if runner.backend == "onnx" else 1
-    whole = [Problem(row, 32, rule=rule, view=View("full"), tallies=True) for row in rows]
+    whole = [Trajectory(row, 32, rule=rule, view=View("full"), tallies=True) for row in rows]
     ends = run(bundle, runner, whole, slots)
     for first in (1, 2, 7):
         parts = run(
@@ -117,7 +117,7 @@ def test_a_row_that_halted_stays_halted_under_its_terms_and_thinks_on_under_othe
     model: tuple[Bundle, Runner, list[Row]],
 ) -> None:
     bundle, runner, rows = model
-    problem = Problem(rows[1], 32, rule=HaltingRule("latent_diff", 0.5), keeps=True)
+    problem = Trajectory(rows[1], 32, rule=HaltingRule("latent_diff", 0.5), keeps=True)
     (halted,) = run(bundle, runner, [problem])
     assert halted.reason is HaltReason.HALTED
     assert halted.thought is not None
@@ -125,7 +125,7 @@ def test_a_row_that_halted_stays_halted_under_its_terms_and_thinks_on_under_othe
     assert (same.reason, same.steps, same.taken) == (HaltReason.HALTED, halted.steps, 0)
     (on,) = run(bundle, runner, [replace(problem, before=halted.thought, rule=HaltingRule())])
     assert (on.reason, on.steps, on.taken) == (HaltReason.BUDGET, 32, 32 - halted.steps)
-    (straight,) = run(bundle, runner, [Problem(rows[1], 32)])
+    (straight,) = run(bundle, runner, [Trajectory(rows[1], 32)])
     np.testing.assert_array_equal(on.logits, straight.logits)
 
 
@@ -133,18 +133,18 @@ def test_what_has_no_step_left_ends_at_once_with_what_it_showed(
     model: tuple[Bundle, Runner, list[Row]],
 ) -> None:
     bundle, runner, rows = model
-    problem = Problem(rows[0], 3, keeps=True, view=View("full"))
+    problem = Trajectory(rows[0], 3, keeps=True, view=View("full"))
     (first,) = run(bundle, runner, [problem])
     (again,) = run(bundle, runner, [replace(problem, before=first.thought)])
     assert_same(first, again)
     assert again.taken == 0
 
 
-def steered(*interventions: Intervention) -> Steering:
+def steered(*interventions: StateChange) -> Steering:
     return Steering(tuple(interventions))
 
 
-def states(bundle: Bundle, runner: Runner, problem: Problem) -> list[Any]:
+def states(bundle: Bundle, runner: Runner, problem: Trajectory) -> list[Any]:
     """The state after each step of one problem."""
     engine = Engine(bundle.manifest, runner, EngineLimits(2), FakeObserver())
     engine.submit(Submission((replace(problem, every_step=True, view=View("full")),), time.monotonic()))
@@ -162,14 +162,14 @@ def test_an_intervention_acts_on_its_row_alone_and_the_same_in_any_company(
     bundle, runner, rows = model
     if runner.backend != "onnx":
         pytest.skip("torch may choose another kernel for another number of rows")
-    plain = [Problem(row, 9, view=View("full")) for row in rows]
+    plain = [Trajectory(row, 9, view=View("full")) for row in rows]
     changed = [
         replace(
             each,
             steering=steered(
-                Intervention(1, "noise", seed=3),
-                Intervention(4, "zero", tokens=(0,)),
-                Intervention(4, "scale", value=0.5),
+                StateChange(1, "noise", seed=3),
+                StateChange(4, "zero", tokens=(0,)),
+                StateChange(4, "scale", value=0.5),
             ),
         )
         for each in plain
@@ -185,9 +185,9 @@ def test_an_intervention_acts_on_its_row_alone_and_the_same_in_any_company(
 
 def test_nothing_is_changed_before_the_step_that_is_named(model: tuple[Bundle, Runner, list[Row]]) -> None:
     bundle, runner, rows = model
-    problem = Problem(rows[1], 6)
+    problem = Trajectory(rows[1], 6)
     clean = states(bundle, runner, problem)
-    zeroed = states(bundle, runner, replace(problem, steering=steered(Intervention(4, "zero"))))
+    zeroed = states(bundle, runner, replace(problem, steering=steered(StateChange(4, "zero"))))
     for step in (1, 2, 3):
         np.testing.assert_array_equal(clean[step - 1], zeroed[step - 1])
     assert not np.array_equal(clean[3], zeroed[3])
@@ -197,9 +197,9 @@ def test_to_go_on_from_a_stop_and_then_intervene_is_to_intervene_in_one_go(
     model: tuple[Bundle, Runner, list[Row]],
 ) -> None:
     bundle, runner, rows = model
-    whole = Problem(rows[1], 12, steering=steered(Intervention(7, "add", value=0.25)), view=View("full"))
+    whole = Trajectory(rows[1], 12, steering=steered(StateChange(7, "add", value=0.25)), view=View("full"))
     (one,) = run(bundle, runner, [whole], 1)
-    (stopped,) = run(bundle, runner, [Problem(rows[1], 6, keeps=True)], 1)
+    (stopped,) = run(bundle, runner, [Trajectory(rows[1], 6, keeps=True)], 1)
     (other,) = run(bundle, runner, [replace(whole, before=stopped.thought)], 1)
     assert_same(one, other)
 
@@ -207,14 +207,14 @@ def test_to_go_on_from_a_stop_and_then_intervene_is_to_intervene_in_one_go(
 @pytest.mark.parametrize(
     ("intervention", "expected"),
     [
-        (Intervention(3, "zero"), lambda h: 0 * h),
-        (Intervention(3, "mean"), lambda h: 0 * h + h.mean(axis=0)),
-        (Intervention(3, "scale", value=-2.0), lambda h: -2 * h),
-        (Intervention(3, "set", value=0.5), lambda h: 0 * h + 0.5),
-        (Intervention(3, "set", value=np.array([1.0, 2.0])), lambda h: 0 * h + [1, 2]),
-        (Intervention(3, "add", value=np.array([1.0, -1.0])), lambda h: h + np.array([1, -1])),
-        (Intervention(3, "zero", tokens=(1,)), lambda h: h * [[1], [0], [1]]),
-        (Intervention(3, "mean", tokens=(0, 2)), lambda h: np.stack([h.mean(axis=0), h[1], h.mean(axis=0)])),
+        (StateChange(3, "zero"), lambda h: 0 * h),
+        (StateChange(3, "mean"), lambda h: 0 * h + h.mean(axis=0)),
+        (StateChange(3, "scale", value=-2.0), lambda h: -2 * h),
+        (StateChange(3, "set", value=0.5), lambda h: 0 * h + 0.5),
+        (StateChange(3, "set", value=np.array([1.0, 2.0])), lambda h: 0 * h + [1, 2]),
+        (StateChange(3, "add", value=np.array([1.0, -1.0])), lambda h: h + np.array([1, -1])),
+        (StateChange(3, "zero", tokens=(1,)), lambda h: h * [[1], [0], [1]]),
+        (StateChange(3, "mean", tokens=(0, 2)), lambda h: np.stack([h.mean(axis=0), h[1], h.mean(axis=0)])),
     ],
     ids=lambda case: getattr(case, "op", ""),
 )
@@ -222,7 +222,7 @@ def test_an_operation_does_what_it_is_defined_to_do(tmp_path: Path, intervention
     bundle = tokens_bundle(tmp_path)  # cells = cells * [1/2, 1/4] + bias
     runner = open_runner(bundle, "cpu", "onnx")
     row = Layout(bundle.manifest).row({"x": np.float32([0.5, -1.0, 2.0]), "goal": np.float32(GOAL)})
-    problem = Problem(row, 3, view=View("full"))
+    problem = Trajectory(row, 3, view=View("full"))
     (before,) = run(bundle, runner, [replace(problem, max_steps=2)])
     (after,) = run(bundle, runner, [replace(problem, steering=steered(intervention))])
     assert before.state is not None
@@ -235,11 +235,11 @@ def test_an_operation_does_what_it_is_defined_to_do(tmp_path: Path, intervention
 def test_noise_has_the_size_that_the_paper_gives_it() -> None:
     state = np.random.default_rng(0).normal(size=(400, 64)).astype(np.float32)
     changed = state.copy()
-    Intervention(2, "noise", seed=5).apply(changed)
+    StateChange(2, "noise", seed=5).apply(changed)
     sigma = 0.5 * np.linalg.norm(state, axis=-1).mean() / np.sqrt(64)
     assert (changed - state).std() == pytest.approx(sigma, rel=0.02)
     larger = state.copy()
-    Intervention(2, "noise", value=1.0, seed=5).apply(larger)
+    StateChange(2, "noise", value=1.0, seed=5).apply(larger)
     np.testing.assert_allclose(larger - state, 2 * (changed - state), atol=1e-5)
 
 
@@ -259,8 +259,8 @@ def test_noise_of_samples_is_relative_to_the_root_mean_square_and_differs_by_see
 
 def test_a_row_that_cannot_be_steered_fails_alone() -> None:
     bench = Bench()
-    bad = bench.submit(Problem(plan(1), max_steps=3, steering=steered(Intervention(2, "zero"))))
-    good = bench.submit(Problem(plan(2), max_steps=3))
+    bad = bench.submit(Trajectory(plan(1), max_steps=3, steering=steered(StateChange(2, "zero"))))
+    good = bench.submit(Trajectory(plan(2), max_steps=3))
     bench.run()  # the fake's carries have no arrays
     assert "state cannot be changed" in (bench.finished(bad)[0].error or "")
     assert bench.finished(good)[0].reason is HaltReason.BUDGET
@@ -269,7 +269,7 @@ def test_a_row_that_cannot_be_steered_fails_alone() -> None:
 
 def test_stopping_ends_who_has_begun_with_an_answer_and_the_others_without_a_step() -> None:
     bench = Bench(slots=2)
-    request = bench.submit(*(Problem(plan(n), max_steps=50) for n in (1, 2, 3)))
+    request = bench.submit(*(Trajectory(plan(n), max_steps=50) for n in (1, 2, 3)))
     bench.step(4)
     bench.engine.stop(request)
     bench.run()
@@ -288,9 +288,9 @@ def test_stopping_ends_who_has_begun_with_an_answer_and_the_others_without_a_ste
 def test_stopping_what_waits_in_mid_thought_gives_its_answer_in_one_step() -> None:
     bench = Bench(slots=1)
     bench.runner.seconds = 1.0  # every row is over its quantum at once
-    long = bench.submit(Problem(plan(1), max_steps=50))
+    long = bench.submit(Trajectory(plan(1), max_steps=50))
     bench.step(3)
-    bench.submit(Problem(plan(2), max_steps=40))
+    bench.submit(Trajectory(plan(2), max_steps=40))
     for _ in range(9):
         bench.step()
         if waiting := bench.engine.waiting.of(long):
@@ -306,7 +306,7 @@ def test_stopping_what_waits_in_mid_thought_gives_its_answer_in_one_step() -> No
 def test_a_row_whose_caller_goes_away_after_stopping_it_is_dropped_in_mid_flight() -> None:
     bench = Bench()
     bench.runner.ahead = True
-    request = bench.submit(Problem(plan(1), max_steps=50, keeps=True))
+    request = bench.submit(Trajectory(plan(1), max_steps=50, keeps=True))
     bench.step(2)
     bench.engine.stop(request)
     bench.engine.cancel(request)
@@ -318,8 +318,8 @@ def test_a_row_whose_caller_goes_away_after_stopping_it_is_dropped_in_mid_flight
 def test_what_is_kept_is_never_launched_ahead_of_its_decision() -> None:
     runner = FakeRunner(ahead=True)
     engine = Engine(fake_manifest(), runner, EngineLimits(4), FakeObserver())
-    kept = Submission((Problem(plan(1, halt_at=5), max_steps=20, rule=SURE, keeps=True),), 0.0)
-    other = Submission((Problem(plan(2, halt_at=6), max_steps=20, rule=SURE),), 0.0)
+    kept = Submission((Trajectory(plan(1, halt_at=5), max_steps=20, rule=SURE, keeps=True),), 0.0)
+    other = Submission((Trajectory(plan(2, halt_at=6), max_steps=20, rule=SURE),), 0.0)
     engine.submit(kept)
     engine.submit(other)
     ends: dict[Submission, Finished] = {}
@@ -332,11 +332,11 @@ def test_what_is_kept_is_never_launched_ahead_of_its_decision() -> None:
 
 def test_a_problem_that_failed_fails_again_when_it_is_gone_on_from() -> None:
     bench = Bench()
-    first = bench.submit(Problem(plan(1, fail_at=2), max_steps=4, keeps=True))
+    first = bench.submit(Trajectory(plan(1, fail_at=2), max_steps=4, keeps=True))
     bench.run()
     thought = bench.finished(first)[0].thought
     assert isinstance(thought, Thought)
-    again = bench.submit(Problem(plan(1), max_steps=9, before=thought))
+    again = bench.submit(Trajectory(plan(1), max_steps=9, before=thought))
     bench.run()
     (end,) = bench.finished(again)
     assert (end.reason, end.error, end.taken) == (HaltReason.ERROR, "the step failed: row 1 failed", 0)

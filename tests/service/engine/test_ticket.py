@@ -7,7 +7,7 @@ import asyncio
 import numpy as np
 
 from model.halting import HaltReason
-from service.engine.messages import Event, Finished, Problem, Stepped, Submission
+from service.engine.messages import Event, Finished, Stepped, Submission, Trajectory
 from service.engine.ticket import Budget, Ticket
 from tests.service.fakes import plan
 
@@ -15,7 +15,7 @@ LOGITS = np.zeros(2, np.float32)
 
 
 def submission(problems: int = 1) -> Submission:
-    return Submission(tuple(Problem(plan(n), max_steps=1000) for n in range(problems)), 0.0)
+    return Submission(tuple(Trajectory(plan(n), max_steps=1000) for n in range(problems)), 0.0)
 
 
 def step(number: int, index: int = 0, last: bool = False, bytes_: int = 0) -> Stepped:

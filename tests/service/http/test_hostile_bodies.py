@@ -8,7 +8,8 @@ import pytest
 
 from model.errors import RequestError
 from service.errors import InvalidJson
-from service.http.v1.requests import MOST_CONTAINERS, parse_request
+from service.http.json_body import MOST_CONTAINERS
+from service.http.v1.prepare import parse_request
 from tests.pauses import longest_pause
 
 BODY = 2**20  # bytes

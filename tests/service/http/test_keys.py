@@ -18,7 +18,8 @@ from service.cli import app as command
 from service.engine.messages import Submission
 from service.engine.ticket import Ticket
 from service.errors import StartupError, Unauthorized
-from service.http.keys import Caller, Keys, check_admin, new_key
+from service.http.keys import Caller, Keys, check_admin
+from service.http.keys_file import new_key
 from service.settings import read_settings
 from tests.service.servers import chain, serving
 from tests.service.wire import Wire, post
@@ -104,13 +105,13 @@ def test_every_key_thinks_on_an_account_of_its_own(
 ) -> None:
     with serving(api_keys=keys) as server:
         seen: list[str] = []
-        submit = server.worker.submit
+        submit = server.served.submit
 
         def noting(submission: Submission, *more: Any) -> Ticket:
             seen.append(submission.key)
             return submit(submission, *more)
 
-        monkeypatch.setattr(server.worker, "submit", noting)
+        monkeypatch.setattr(server.served, "submit", noting)
         for key in ("first", "second", "first"):
             headers = {"authorization": f"Bearer {key}"}
             assert server.client.post("/v1/infer", json={"input": chain(2)}, headers=headers).is_success
@@ -227,7 +228,7 @@ def test_the_file_is_not_asked_on_every_request(tmp_path: Path, monkeypatch: pyt
     keys = Keys(file=filed(tmp_path / "keys"))
     now = time.monotonic()
     looks: list[Path] = []
-    monkeypatch.setattr("service.http.keys._stamp", lambda file: looks.append(file) or keys._stamp)
+    monkeypatch.setattr("service.http.keys.stamp_of", lambda file: looks.append(file) or "unchanged")
     for later in (0.1, 0.2, 0.9, 1.1, 1.2, 2.3):
         monkeypatch.setattr("service.http.keys.time.monotonic", lambda later=later: now + later)
         keys.caller(b"")

@@ -12,7 +12,8 @@ from model.halting import HaltReason
 from service.engine.messages import Finished, Submission
 from service.engine.ticket import Budget, Ticket
 from service.errors import Overloaded, headers_of
-from service.http.keys import ANYBODY, Allowance, Caller, new_key
+from service.http.keys import ANYBODY, Caller
+from service.http.keys_file import Allowance, new_key
 from service.http.limits import BURST_SECONDS, Bucket, Limits
 from service.settings import read_settings
 from tests.service.servers import CountingRunner, Running, chain, events, eventually, serving
@@ -26,7 +27,7 @@ class Clock:
 
 
 class Model:
-    """As much of a worker as limits see."""
+    """As much of a served model as limits see."""
 
     def __init__(self) -> None:
         self.tickets: list[Ticket] = []

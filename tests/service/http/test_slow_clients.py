@@ -122,7 +122,7 @@ def test_bodies_together_have_a_bound_and_small_ones_are_read_all_the_same(frami
         for connection in stalled:
             connection.send(head + chunk + b" " * 40_000)
         bodies = server.app.state.service.bodies
-        eventually(lambda: bodies._held == 80_000)
+        eventually(lambda: bodies.held == 80_000)
         with Wire(server) as late:
             late.send(head + chunk + b" " * 40_000)
             refused = late.answer()
@@ -131,7 +131,7 @@ def test_bodies_together_have_a_bound_and_small_ones_are_read_all_the_same(frami
         assert server.infer(chain(3)).status_code == 200
         for connection in stalled:
             connection.close()
-        eventually(lambda: bodies._held == 0)
+        eventually(lambda: bodies.held == 0)
         assert server.client.post("/v1/infer", content=b" " * 90_000).status_code == 400
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -48,7 +49,7 @@ def draw_problem(bundle: Bundle, draw: np.random.Generator) -> Trajectory:
         }
     else:
         people = [f"P{number}" for number in range(int(draw.integers(3, 9)))]
-        facts = [f"{a} is the parent of {b}" for a, b in zip(people, people[1:], strict=False)]
+        facts = [f"{a} is the parent of {b}" for a, b in itertools.pairwise(people)]
         ancestor = "great-" * max(0, len(people) - 3) + "grandparent"
         problem = {"facts": facts, "query": f"{people[0]} is the {ancestor} of {people[-1]}"}
         problem = codec_of(bundle.manifest, CodecLimits()).example if draw.random() < 0.3 else problem
@@ -89,12 +90,15 @@ def assert_same(one: Story, two: Story, cancelled: dict[int, int]) -> None:
             continue
         assert [type(event) for event in these] == [type(event) for event in those]
         for this, that in zip(these, those, strict=True):
-            assert this.logits is not None and that.logits is not None
+            assert this.logits is not None
+            assert that.logits is not None
             np.testing.assert_allclose(this.logits, that.logits, rtol=0, atol=1e-4)
             if isinstance(this, Stepped):
-                assert isinstance(that, Stepped) and this.step == that.step
+                assert isinstance(that, Stepped)
+                assert this.step == that.step
             else:
-                assert isinstance(this, Finished) and isinstance(that, Finished)
+                assert isinstance(this, Finished)
+                assert isinstance(that, Finished)
                 assert (this.steps, this.reason) == (that.steps, that.reason)
             assert (this.state is None) == (that.state is None)
             if this.state is not None and that.state is not None:
@@ -162,7 +166,9 @@ def test_a_row_that_takes_no_step_keeps_its_state_to_the_bit(bundle: Bundle) -> 
         runner.launch([0], [0])
         (landing,) = runner.land()
     later = runner.take(0)
-    assert later.depth == 3 and later.arrays is not None and goes.arrays is not None
+    assert later.depth == 3
+    assert later.arrays is not None
+    assert goes.arrays is not None
     for mine, theirs in zip(later.arrays, goes.arrays, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-4)
 
@@ -207,7 +213,9 @@ def test_a_launch_that_fails_fails_its_rows_and_the_next_one_is_sound(
     monkeypatch.setattr(runner._table(row.bucket), "_module", sound)
     engine = Engine(bundle.manifest, runner, EngineLimits(SLOTS), FakeObserver())
     ((*_, end),) = told(engine, [problem], [0], {})
-    assert isinstance(end, Finished) and end.steps == 3 and end.error is None
+    assert isinstance(end, Finished)
+    assert end.steps == 3
+    assert end.error is None
 
 
 def test_all_sizes_of_a_model_are_known_where_its_axes_are_padded(bundle: Bundle) -> None:

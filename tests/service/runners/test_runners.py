@@ -15,7 +15,7 @@ from model.halting import CRITERIA, HaltingRule
 from model.readout import answer_of
 from model.row import Layout, Row, padded
 from service.engine.engine import Engine, EngineLimits
-from service.engine.messages import Finished, Problem, Submission
+from service.engine.messages import Finished, Submission, Trajectory
 from service.errors import StartupError
 from service.runners.open import check_environment, open_runner
 from service.runners.runner import Carry, Landing, Runner, View
@@ -46,7 +46,7 @@ def land(runner: Runner, batch: list[int]) -> Landing:
     return landing
 
 
-def random_problem(bundle: Bundle, draw: np.random.Generator) -> Problem:
+def random_problem(bundle: Bundle, draw: np.random.Generator) -> Trajectory:
     """A random digraph of up to 60 nodes, with a random budget and any criterion the bundle computes."""
     nodes = int(draw.integers(2, 60))
     graph = {
@@ -56,14 +56,14 @@ def random_problem(bundle: Bundle, draw: np.random.Generator) -> Problem:
         "target": int(draw.integers(nodes)),
     }
     criterion = CRITERIA[str(draw.choice(["none", *bundle.manifest.scores]))]
-    return Problem(
+    return Trajectory(
         row=row_of(bundle, graph),
         max_steps=int(draw.integers(1, 24)),
         rule=HaltingRule(criterion.name, criterion.default, int(draw.integers(1, 3))),
     )
 
 
-def run(engine: Engine, problems: list[Problem], joins_at: list[int]) -> list[Finished]:
+def run(engine: Engine, problems: list[Trajectory], joins_at: list[int]) -> list[Finished]:
     """All problems, each submitted at its engine step; results in order."""
     submissions = [Submission((problem,), time.monotonic()) for problem in problems]
     ends: dict[Submission, Finished] = {}
@@ -173,7 +173,7 @@ def test_a_slot_that_is_released_in_mid_flight_is_free_and_its_step_disturbs_nob
 
 def test_an_empty_table_of_wide_rows_is_given_back(bundle: Bundle) -> None:
     runner = open_runner(bundle, "cpu", "onnx")
-    tables = runner._memory.tables  # type: ignore[attr-defined]
+    tables = runner.store.tables  # type: ignore[attr-defined]
     wide = {"nodes": list(range(200)), "edges": [[0, 1]], "source": 0, "target": 1}
     for slot in range(3):
         runner.put(slot, Carry(row_of(bundle, wide)))
@@ -212,7 +212,7 @@ def test_a_short_chain_is_answered_right(bundle: Bundle, runner: Runner) -> None
     chain = [["a", "b"], ["b", "c"], ["c", "d"]]
     for source, target, answer in (("a", "d", True), ("d", "a", False), ("b", "b", True)):
         row = row_of(bundle, {"edges": chain, "source": source, "target": target})
-        (end,) = run(engine, [Problem(row, max_steps=16)], [0])
+        (end,) = run(engine, [Trajectory(row, max_steps=16)], [0])
         assert end.logits is not None
         assert answer_of(bundle.manifest, end.logits).answer is answer
 

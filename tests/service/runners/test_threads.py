@@ -14,7 +14,7 @@ from model.bundle import read_bundle
 from model.codecs import CodecLimits, codec_of
 from model.row import Arrays, Layout
 from service.engine.engine import Engine, EngineLimits
-from service.engine.messages import Problem, Submission
+from service.engine.messages import Submission, Trajectory
 from service.runners.onnx import OnnxRunner
 from service.runners.open import open_runner
 from service.runners.threads import StepThreads, cores
@@ -59,7 +59,7 @@ def test_three_models_at_once_compute_on_no_more_threads_than_there_are(
         runner = open_runner(bundle, "cpu", "onnx", 32, cpu_threads=2)
         assert runner.workers == 2
         engine = Engine(bundle.manifest, runner, EngineLimits(32), FakeObserver())
-        engine.submit(Submission((Problem(row, 20),) * 64, time.monotonic()))
+        engine.submit(Submission((Trajectory(row, 20),) * 64, time.monotonic()))
         ends = 0
         while not engine.idle:
             ends += sum(event.logits is not None for _, event in engine.step())

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from loadtest.drive.budgets import parse_mix
-from loadtest.drive.problems import read_problems
+from loadtest.drive.cases import read_cases
 from loadtest.errors import LoadTestError
 from service.errors import StartupError
 from service.telemetry.capture import MOST_WAITING, Capture
@@ -32,7 +32,11 @@ def test_a_request_is_a_line_per_problem_with_its_terms_and_no_secret(tmp_path: 
         assert server.infer([chain(1), chain(2)], **terms, include=["scores"]).is_success
         assert server.infer(chain(3), stream=True).is_success
         assert server.infer("nothing").status_code == 422
-    assert lines(file) == [
+    captured = lines(file)
+    times = [line.pop("at") for line in captured]
+    assert times == sorted(times)
+    assert times[0] == times[1] > 1.7e9  # seconds since 1970, of the request
+    assert captured == [
         {"input": chain(1), "model": "graph", **terms},
         {"input": chain(2), "model": "graph", **terms},
         {"input": chain(3), "model": "graph", "max_steps": 16},
@@ -46,14 +50,14 @@ def test_a_load_test_takes_the_file_as_it_is_with_the_steps_of_each_line(tmp_pat
         server.infer(chain(1), model="graph", max_steps=3)
         server.infer(chain(2), model="other", max_steps=30)
         server.infer(chain(4), model="graph@1", max_steps=9)
-    problems = read_problems(file, "graph@1")
+    problems = read_cases(file, "graph@1")
     assert [(problem.input, problem.max_steps) for problem in problems] == [(chain(1), 3), (chain(4), 9)]
-    assert len(read_problems(file)) == 3
+    assert len(read_cases(file)) == 3
     mix = parse_mix("recorded", 8)
     assert [mix.draw(random.Random(0), problem.max_steps) for problem in problems] == [3, 8]
     assert mix.draw(random.Random(0)) == 8
     with pytest.raises(LoadTestError, match="none for text"):
-        read_problems(file, "text")
+        read_cases(file, "text")
 
 
 def test_a_share_of_the_requests_is_captured(tmp_path: Path) -> None:
@@ -63,7 +67,7 @@ def test_a_share_of_the_requests_is_captured(tmp_path: Path) -> None:
         capture.offer({"input": {"n": offered}}, 1)
         offered += 1
         if offered % 100 == 0:  # the thread keeps up
-            while not capture._waiting.empty():
+            while not capture.waiting.empty():
                 pass
     capture.close()
     assert capture.left_out == 0
@@ -75,7 +79,7 @@ def test_the_files_stay_within_their_size_and_hold_the_newest(tmp_path: Path) ->
     for run in range(2):  # the second goes on where the first has ended
         capture = Capture(file, 1.0, 4000)
         for number in range(500):
-            while capture._waiting.full():
+            while capture.waiting.full():
                 pass
             capture.offer({"input": {"n": 500 * run + number}}, 1)
         capture.close()
@@ -106,7 +110,7 @@ def test_requests_that_come_faster_than_they_are_written_are_left_out_and_nobody
     may_write.set()
     capture.close()
     assert "11 requests came too fast" in caplog.text
-    assert capture._waiting_bytes == 0
+    assert capture.waiting_bytes == 0
 
 
 def test_a_disk_that_is_full_ends_the_capture_and_nothing_else(

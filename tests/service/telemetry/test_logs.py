@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.http.keys import new_key
+from service.http.keys_file import new_key
 from service.telemetry.logs import JsonLines
 from tests.service.servers import CountingRunner, chain, events, eventually, graph_alone, serving
 from tests.service.test_process import fathom_serve

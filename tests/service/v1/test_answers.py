@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from service.http.v1.schemas import InferAnswer
+from service.http.v1.answer_schemas import InferAnswer
 from tests.service.servers import Running, chain, counting_bundle, serving
 
 CALIBRATED = {

@@ -45,8 +45,9 @@ def without(key: str) -> dict[str, object]:
 
 BAD = [
     ("no input", {"model": "graph", "input": ...}, "input", "is missing"),
-    ("an unknown field", {"stpes": 3}, "stpes", "unknown field; known here: model, input"),
-    ("an unknown halting field", {"halting": {"treshold": 1}}, "halting.treshold", "criterion, threshold"),
+    ("an unknown field", {"zzz": 3}, "zzz", "unknown field; known here: model, input"),
+    ("a mistyped field", {"max_stpes": 3}, "max_stpes", "did you mean max_steps? known here: model, input"),
+    ("an unknown halting field", {"halting": {"treshold": 1}}, "halting.treshold", "threshold? known"),
     ("an unknown latents field", {"latents": {"what": 1}}, "latents.what", "select, dtype, encoding"),
     ("a model that is no string", {"model": 7}, "model", "must be a string"),
     ("no model where several are served", {"model": None}, "model", "calibrated, graph"),
@@ -273,7 +274,7 @@ def test_hundreds_of_malformed_requests_break_nothing_and_take_no_slot(server: R
         if response.status_code != 200:
             error_of(response)
     assert {400, 404, 422} <= seen
-    eventually(lambda: server.worker.running == server.worker.waiting == 0)
+    eventually(lambda: server.served.running == server.served.waiting == 0)
     assert server.infer(chain(3), model="graph").status_code == 200
 
 
@@ -311,4 +312,4 @@ def error_of(response: httpx.Response) -> dict[str, Any]:
 
 
 def assert_no_slot_is_taken(server: Running) -> None:
-    assert server.worker.running == server.worker.waiting == 0
+    assert server.served.running == server.served.waiting == 0

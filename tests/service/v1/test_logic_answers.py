@@ -84,7 +84,8 @@ def test_a_deeper_problem_takes_more_steps(client: httpx.Client) -> None:
     [
         ("T & & F", "an operand is missing before character 5, '&'"),
         ("(T", "the bracket opened at character 1 is never closed"),
-        ("T and F", "character 3 is 'a': write T, F, !, &, | and brackets"),
+        ("T and F", "character 3 is 'a': write & for 'and'"),
+        ("T ? F", "character 3 is '?': write T, F, !, &, | and brackets"),
         ("", "the expression is empty"),
         ("T" * 255, "255 characters are too many; this server takes 254"),
     ],

@@ -17,8 +17,8 @@ from service.engine import steering
 from service.errors import REPLIES, BadRequest, FathomError, headers_of
 from service.http import middleware
 from service.http.timeouts import PROBES
-from service.http.v1 import schemas
-from service.http.v1.steering import MOST_ROWS
+from service.http.v1 import answer_schemas, schemas
+from service.http.v1.trajectories import MOST_ROWS
 from service.settings import Settings, read_settings
 from tests.service.servers import Running, chain, serving
 
@@ -128,8 +128,21 @@ def test_defaults_that_stand_in_sentences() -> None:
 
 def test_every_field_of_an_answer_is_on_the_page() -> None:
     parts = (
-        *(schemas.InferAnswer, schemas.Result, schemas.TraceStep, schemas.StepEvent, schemas.Tensor),
-        *(schemas.Votes, schemas.Effect, schemas.Usage, schemas.Timings, schemas.Fault, schemas.Cancelled),
+        *(
+            answer_schemas.InferAnswer,
+            answer_schemas.Result,
+            answer_schemas.TraceStep,
+            answer_schemas.StepEvent,
+            answer_schemas.Tensor,
+        ),
+        *(
+            answer_schemas.Votes,
+            answer_schemas.Effect,
+            answer_schemas.Usage,
+            answer_schemas.Timings,
+            answer_schemas.Fault,
+            answer_schemas.Cancelled,
+        ),
     )
     for part in parts:
         for name in part.model_fields:

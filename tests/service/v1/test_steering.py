@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from service.app import create_app
+from service.http.v1.answer_schemas import InferAnswer
 from service.http.v1.kept import KeptThoughts
-from service.http.v1.schemas import InferAnswer
 from service.settings import read_settings
 from tests.service.servers import (
     CountingRunner,
@@ -134,7 +134,7 @@ def test_two_running_requests_of_one_id_are_both_cancelled(server: Running, pool
         pool.submit(server.client.post, "/v1/infer", json=body, headers={"x-request-id": "twin"})
         for _ in range(2)
     ]
-    eventually(lambda: len(server.worker._tickets) == 2)
+    eventually(lambda: server.served.running + server.served.waiting == 2)
     assert server.client.delete("/v1/requests/twin").json() == {"id": "twin", "cancelled": 2}
     server.runner.may_step.set()
     for future in futures:
@@ -261,7 +261,7 @@ def test_what_is_kept_is_bounded_in_time_and_bytes_and_evicts_whoever_holds_most
         assert kept.used <= before, "the newer takes the place of the older"
         assert keep("short", "b", seconds=0.01) == 200
         eventually(lambda: not is_there("short", "b"))
-        assert not [name for name in kept._kept if name[1] == "short"]
+        assert not [name for name in kept.requests if name[1] == "short"]
         many = {"input": [chain(19)] * 100, "keep": 60}
         refused = server.client.post("/v1/infer", json=many, headers={"authorization": "Bearer a"})
         assert refusal(refused) == (422, "invalid", "keep")
@@ -373,6 +373,15 @@ def test_a_state_that_is_changed_beyond_all_numbers_is_the_callers_doing(
     streamed = shipped.post("/v1/infer", json={**body, "stream": True}).text
     assert streamed.rpartition("event: ")[2].startswith("error")
     assert f'"field":"{field}"' in streamed
+
+
+def test_so_it_is_for_who_goes_on_from_such_a_state(shipped: httpx.Client) -> None:
+    steering = {"interventions": [{"step": 1, "op": "set", "value": 1e6}, *[SCALE] * 20]}
+    body = {"model": "graph", "input": graph(3), "max_steps": 8, "halting": TO_THE_END, **steering}
+    kept = shipped.post("/v1/infer", json={**body, "keep": 60}, headers={"x-request-id": "broken"})
+    assert refusal(kept) == (422, "invalid", "interventions")
+    further = shipped.post("/v1/infer", json={"continue_from": "broken", "max_steps": 16})
+    assert refusal(further) == (422, "invalid", "continue_from")
 
 
 def test_what_goes_without_interventions_is_refused(shipped: httpx.Client) -> None:

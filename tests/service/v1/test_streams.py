@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
-from service.http.v1.schemas import ErrorBody, InferAnswer, StepEvent
+from service.http.v1.answer_schemas import ErrorBody, InferAnswer, StepEvent
 from tests.service.servers import Body, Running, chain, events, eventually, serving
 
 FOREVER = {"halting": {"criterion": "none"}, "max_steps": 1_000_000}
@@ -171,7 +171,7 @@ def test_a_client_that_goes_away_frees_its_slots(server: Running, streams: bool)
     server.runner.wait_until(taken=2)
     connection.close()
     server.runner.wait_until(taken=0)
-    eventually(lambda: server.worker.waiting == 0)
+    eventually(lambda: server.served.waiting == 0)
     eventually(lambda: server.metric("fathom_requests_total", model="graph", code="499") == 1)
     assert server.metric("fathom_halt_total", model="graph", reason="cancelled") == 3
     assert server.infer(chain(3)).json()["results"][0]["steps"] == 3
@@ -184,10 +184,10 @@ def test_a_client_that_goes_away_while_it_waits_for_a_slot_leaves_the_queue(
     blocker = begin(server, [chain(2), chain(2)], **FOREVER)
     server.runner.wait_until(taken=2)
     waiting = begin(server, chain(2), stream=streams, **FOREVER)
-    eventually(lambda: server.worker.waiting == 1)
+    eventually(lambda: server.served.waiting == 1)
     waiting.close()
-    eventually(lambda: server.worker.waiting == 0)
-    assert server.worker.running == 2
+    eventually(lambda: server.served.waiting == 0)
+    assert server.served.running == 2
     blocker.close()
     server.runner.wait_until(taken=0)
 
@@ -197,7 +197,7 @@ def test_a_client_that_goes_away_in_mid_body_takes_no_slot(server: Running) -> N
     connection.sendall(b'POST /v1/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 500\r\n\r\n{"input"')
     connection.close()
     eventually(lambda: server.metric("fathom_requests_total", model="unknown", code="499") == 1)
-    assert server.worker.running == server.worker.waiting == 0
+    assert server.served.running == server.served.waiting == 0
 
 
 def test_a_reader_that_stalls_holds_up_nobody_else(server: Running) -> None:
@@ -272,10 +272,10 @@ def test_what_still_runs_when_the_drain_is_over_is_cut_short_in_words() -> None:
         for thread in threads:
             thread.start()
         server.runner.wait_until(taken=2)
-        server.worker.stop_admitting()
+        server.served.stop_admitting()
         assert server.infer(chain(2)).status_code == 503
         assert "draining" in server.client.get("/health/ready").json()["error"]["message"]
-        server.worker.close()
+        server.served.close()
         for thread in threads:
             thread.join()
     assert held[-1][0] == "error"

@@ -19,12 +19,12 @@ import pytest
 import torch
 
 from client.answers import Answer, content_of
+from client.terminal import console
 from model.bundle import TORCHSCRIPT, write_manifest
 from model.row import Layout
-from service import console
 from service.app import create_app
 from service.errors import StartupError
-from service.http.v1.schemas import InferAnswer, StepEvent
+from service.http.v1.answer_schemas import InferAnswer, StepEvent
 from service.http.v1.streaming import FRAMES
 from service.runners.costs import MOST_BUCKETS
 from service.runners.host import HostRunner
@@ -276,9 +276,8 @@ def test_what_is_no_number_fails_its_problem_and_no_other(client: httpx.Client) 
 
 
 def test_people_see_lists_and_outputs_in_a_table(
-    client: httpx.Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    client: httpx.Client, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(console, "_for_programs", lambda _: False)
     for given, model, words in (
         (problem(SHORT), "cells", "[0, 1, 0]"),
         ({"tensors": {"x": GRIDS[3]}}, "grid", "float32 [4, 5]"),
@@ -301,8 +300,8 @@ def test_ever_new_sizes_without_padding_take_no_more_and_no_more_memory(tmp_path
         (landing,) = runner.land()
         assert landing.logits.shape == (1, height, width)
         runner.release(0)
-    assert len(runner._memory.tables) == MOST_TABLES
-    assert len(runner._costs._seconds) == MOST_BUCKETS
+    assert len(runner.store.tables) == MOST_TABLES
+    assert len(runner.costs.seconds) == MOST_BUCKETS
     runner.close()
 
 

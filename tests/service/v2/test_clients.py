@@ -269,6 +269,6 @@ def test_the_load_tester_speaks_it(cells: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     assert report["target"]["datatypes"] == {"x": "FP32", "goal": "FP32"}
-    used = {int(steps) for row in report["rows"] for steps in row["used_depths"]}
+    used = {int(steps) for summary in report["summaries"] for steps in summary["used_depths"]}
     assert used == {2, 4}
-    assert not any(row["errors"] for row in report["rows"])
+    assert not any(summary["errors"] for summary in report["summaries"])

@@ -12,7 +12,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.service.servers import PATIENCE, WIDTH, Running, chain, counting_bundle, eventually, serving
+from tests.service.servers import (
+    PATIENCE,
+    WIDTH,
+    Running,
+    chain,
+    counting_bundle,
+    eventually,
+    serving,
+    shipped_running,
+)
 
 Body = dict[str, Any]
 DATATYPES = {"int64": "INT64", "bool": "BOOL"}
@@ -86,7 +95,7 @@ def test_health_is_as_it_is_elsewhere_and_needs_no_key() -> None:
         key = {"Authorization": "Bearer secret"}
         ready = running.client.get("/v2/models/graph/ready", headers=key)
         assert ready.json() == {"name": "graph", "ready": True}
-        running.worker.stop_admitting()
+        running.served.stop_admitting()
         assert running.client.get("/v2/health/ready").status_code == 503
         drained = running.client.get("/v2/models/graph/versions/1/ready", headers=key)
         assert (drained.status_code, drained.json()) == (503, {"error": "graph is not ready: draining"})
@@ -185,10 +194,11 @@ def test_parameters_are_the_terms_of_the_request(
 
 
 BROKEN: list[tuple[Body, str]] = [
-    ({"more": 1}, "more: is unknown; there is id, model_name"),
+    ({"outptus": []}, "outptus: is an unknown field; did you mean outputs? known here: id"),
+    ({"more": 1}, "more: is an unknown field; known here: id, model_name"),
     ({"model_name": "logic"}, "model_name: is another model"),
     ({"parameters": {"sequence_id": 3}}, "parameters.sequence_id: is not supported here"),
-    ({"parameters": {"steps": 3}}, "parameters.steps: is unknown; there is max_steps"),
+    ({"parameters": {"zzz": 3}}, "parameters.zzz: is an unknown field; known here: max_steps"),
     ({"parameters": {"max_steps": 3.5}}, "parameters.max_steps: must be an integer"),
     ({"parameters": {"max_steps": 0}}, "parameters.max_steps: must be at least 1"),
     ({"parameters": {"max_steps": 2, "min_steps": 3}}, "parameters.min_steps: min_steps is over"),
@@ -200,7 +210,7 @@ BROKEN: list[tuple[Body, str]] = [
     ({"outputs": [{"name": "steps"}] * 2}, "outputs.1.name: is asked for twice"),
     (
         {"outputs": [{"name": "steps", "parameters": {"classification": 3}}]},
-        "outputs.parameters.classification",
+        "outputs.0.parameters.classification",
     ),
 ]
 
@@ -232,7 +242,7 @@ WRONG: list[tuple[Body, str]] = [
     ({"parameters": {"binary_data_size": 24}}, "inputs.0: give data, or a binary_data_size"),
     (
         {"parameters": {"shared_memory_region": "x"}},
-        "inputs.parameters.shared_memory_region: is not supported",
+        "inputs.0.parameters.shared_memory_region: is not supported",
     ),
     (
         {"data": None, "parameters": {"binary_data_size": 24}},
@@ -327,6 +337,19 @@ def test_a_row_that_fails_says_so_and_the_others_are_answered() -> None:
         assert warnings == "row 1: the model's readout is not finite"
         alone = ask(running, 3)
         assert (alone.status_code, list(alone.json())) == (500, ["error"])
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_rows_that_the_model_cannot_read_are_the_callers_to_mend(rows: int) -> None:
+    tokens = {"name": "tokens", "datatype": "INT64", "shape": [rows, 1], "data": [9999] * rows}
+    mask = {"name": "mask", "datatype": "BOOL", "shape": [rows, 1], "data": [True] * rows}
+    with shipped_running() as client:
+        refused = client.post("/v2/models/logic/infer", json={"inputs": [tokens, mask]})
+        assert refused.status_code == 422, refused.text
+        assert refused.json()["error"].startswith("inputs: the model cannot read this row")
+        sound = {**tokens, "data": [1] * (rows - 1) + [9999]}
+        mixed = client.post("/v2/models/logic/infer", json={"inputs": [sound, mask]})
+        assert mixed.status_code == (200 if rows > 1 else 422)
 
 
 def test_a_client_that_goes_away_frees_its_slots_and_is_counted() -> None:
