@@ -1,16 +1,25 @@
-"""`fathom loadtest URL …` and `fathom loadtest compare A B`.
+"""`fathom loadtest URL …` and its sisters `compare`, `render` and `sweep-serve`.
 
-Only flags are parsed here; everything that measures or draws is imported when a command runs.
+Only flags are read here, and they are the fields of the plan; everything that measures or draws is imported
+when a command runs.
 """
 
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 from typer.core import TyperGroup
 
+from loadtest.errors import LoadTestError
+from loadtest.flags import Flag, flag_name
+from loadtest.plan import LoadPlan, make_plan
+
 ENV = "FATHOM_LOADTEST_"
-DEPTHS = "1,2,4,8,16,32"
+OUT_HELP = "The report's folder (default: reports/loadtest-DATE-TIME)."
 
 
 class RunUnlessNamed(TyperGroup):
@@ -28,151 +37,86 @@ class RunUnlessNamed(TyperGroup):
 app = typer.Typer(
     cls=RunUnlessNamed,
     add_completion=False,
-    help="Measure latency against depth: run a load test (the default), or compare two reports.",
+    help="Measure latency against depth: run a load test (the default), or look at reports of earlier ones.",
 )
 
 
-def _flag(name: str, text: str, panel: str) -> Any:
-    return typer.Option(
-        f"--{name}", envvar=ENV + name.replace("-", "_").upper(), help=text, rich_help_panel=panel
-    )
+def _variable(flag: str) -> str:
+    return ENV + flag.removeprefix("--").replace("-", "_").upper()
 
 
-LOAD, ASK, TIME, JUDGE, CLIENT = "Load", "What is asked", "Time", "Judgement and report", "Client"
-
-
-@app.command(epilog="Two reports side by side: loadtest compare A B")
-def run(
-    url: Annotated[
-        str, typer.Argument(envvar=ENV + "URL", help="The server, such as http://127.0.0.1:8000.")
-    ],
-    model: Annotated[
-        str | None, _flag("model", "The model, or model@version; may be left out when one is served.", ASK)
-    ] = None,
-    depths: Annotated[
-        str | None, _flag("depths", f"Step budgets to measure [default: {DEPTHS}, as far as allowed].", LOAD)
-    ] = None,
-    mix: Annotated[
-        str | None,
-        _flag(
-            "mix",
-            "Draw each budget instead: geometric:MEAN, uniform:LOW-HIGH or weighted:DEPTH=WEIGHT,…, or "
-            "recorded: the max_steps of each line of --problems; --depths then bounds the report's groups.",
-            LOAD,
-        ),
-    ] = None,
-    concurrency: Annotated[
-        str | None, _flag("concurrency", "Closed loop: users, one or several levels [default: 8].", LOAD)
-    ] = None,
-    rate: Annotated[
-        str | None, _flag("rate", "Open loop: requests per second, one or several levels.", LOAD)
-    ] = None,
-    sweep: Annotated[
-        bool, _flag("sweep", "Open loop: raise the rate until saturation, at every depth.", LOAD)
-    ] = False,
-    max_rate: Annotated[float, _flag("max-rate", "The sweep goes no higher than this.", LOAD)] = 5000.0,
-    arrivals: Annotated[
-        str, _flag("arrivals", "Open loop: poisson or constant spacing of requests.", LOAD)
-    ] = "poisson",
-    duration: Annotated[float, _flag("duration", "Seconds measured for every level and depth.", TIME)] = 10.0,
-    warmup: Annotated[
-        float, _flag("warmup", "Seconds of the same load before that, not measured.", TIME)
-    ] = 1.0,
-    repeats: Annotated[
-        int, _flag("repeats", "How often everything under load is measured; 3 or more for compare.", TIME)
-    ] = 1,
-    alone: Annotated[
-        float, _flag("alone", "Seconds for every depth with one request at a time; 0 leaves it out.", TIME)
-    ] = 3.0,
-    probe: Annotated[
-        float, _flag("probe", "Seconds of depth-1 requests among deep ones; 0 leaves it out.", TIME)
-    ] = 5.0,
-    timeout: Annotated[float, _flag("timeout", "Seconds until a request is given up.", TIME)] = 30.0,
-    stream: Annotated[bool, _flag("stream", "Ask for the stream of steps and time each step.", ASK)] = False,
-    halting: Annotated[
-        str,
-        _flag(
-            "halting",
-            "The halting rule as JSON, or default for the model's own. "
-            "The standard rule takes exactly the steps asked for.",
-            ASK,
-        ),
-    ] = '{"criterion": "none"}',
-    deadline_ms: Annotated[
-        float | None, _flag("deadline-ms", "Send this deadline with every request.", ASK)
-    ] = None,
-    problems: Annotated[
-        Path | None, _flag("problems", "A JSONL file of problems, with labels if accuracy is wanted.", ASK)
-    ] = None,
-    difficulty: Annotated[
-        str,
-        _flag("difficulty", "Difficulty of generated problems: hops, nesting or chain, N or LOW-HIGH.", ASK),
-    ] = "1-5",
-    protocol: Annotated[
-        str, _flag("protocol", "v1 (Fathom), or v2 (Open Inference Protocol, needs --problems).", ASK)
-    ] = "v1",
-    api_key: Annotated[
-        str | None, _flag("api-key", "Sent as a bearer token; never written down.", ASK)
-    ] = None,
-    slo_p99_ms: Annotated[
-        float | None, _flag("slo-p99-ms", "The latency that 99 % of requests must keep.", JUDGE)
-    ] = None,
-    max_error_rate: Annotated[
-        float, _flag("max-error-rate", "The share of requests that may go unanswered.", JUDGE)
-    ] = 0.01,
-    out: Annotated[
-        Path | None, _flag("out", "The report's folder [default: reports/loadtest-DATE-TIME].", JUDGE)
-    ] = None,
-    processes: Annotated[
-        int | None, _flag("processes", "Client processes [default: as many as the rate needs].", CLIENT)
-    ] = None,
-    connections: Annotated[
-        int, _flag("connections", "Connections per client process at most.", CLIENT)
-    ] = 256,
-    seed: Annotated[int, _flag("seed", "Fixes problems, budgets and arrivals.", CLIENT)] = 0,
-) -> None:
-    """Measure a server's latency against depth, and write a report.
-
-    Exits with 0 when every bound was kept, 1 when not, 2 when the test cannot run, 130 when interrupted
-    (the report is written all the same).
-    """
-    from loadtest.errors import LoadTestError
-    from loadtest.run import load_test, make_plan
-
-    try:
-        plan = make_plan(
-            url=url,
-            model=model,
-            protocol=protocol,
-            depths=depths or DEPTHS,
-            mix=mix,
-            concurrency=concurrency,
-            rate=rate,
-            sweep=sweep,
-            max_rate=max_rate,
-            arrivals=arrivals,
-            duration_s=duration,
-            warmup_s=warmup,
-            repeats=repeats,
-            alone_s=alone,
-            probe_s=probe,
-            stream=stream,
-            halting=halting,
-            deadline_ms=deadline_ms,
-            problems=problems,
-            difficulty=difficulty,
-            slo_p99_ms=slo_p99_ms,
-            max_error_rate=max_error_rate,
-            timeout_s=timeout,
-            connections=connections,
-            processes=processes,
-            seed=seed,
-            api_key=api_key,
+def _options() -> list[inspect.Parameter]:
+    """The plan's fields as typer's parameters; what is not given is None, and left to the plan."""
+    hints = get_type_hints(LoadPlan)
+    options = []
+    for each in fields(LoadPlan):
+        if not each.metadata:
+            continue  # the URL is an argument
+        flag: Flag = each.metadata["flag"]
+        name, switch = flag_name(each.name), hints[each.name] is bool
+        plain = each.default not in (None, ()) and not flag.parse and not switch
+        default = flag.shown or (str(each.default) if plain else "")
+        option = typer.Option(
+            name,
+            envvar=_variable(name),
+            help=flag.help + (f" (default: {default})" if default else ""),
+            rich_help_panel=flag.panel,
+            show_default=False,
+            metavar=" " if switch else None,  # a switch takes no value
         )
-        code = load_test(plan, out, clip=depths is None)
+        kind = str | None if flag.parse else hints[each.name] if switch else hints[each.name] | None
+        options.append(_parameter(each.name, Annotated[kind, option], None if not switch else False))
+    return options
+
+
+def _parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def with_plan(*leading: inspect.Parameter) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command, beside its `leading` parameters, every flag of the plan as keywords."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        command.__signature__ = inspect.Signature([*leading, *_options()])  # type: ignore[attr-defined]
+        command.__annotations__ = {}
+        return command
+
+    return decorate
+
+
+def _given(flags: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in flags.items() if value is not None and value is not False}
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """What a caller did wrong ends in one line and exit code 2, what broke on the way in 1."""
+    try:
+        yield
     except LoadTestError as error:
         typer.echo(f"loadtest: {error}", err=True)
-        raise typer.Exit(2) from None
+        raise typer.Exit(error.exit_code) from None
+
+
+_URL = typer.Argument(envvar=_variable("url"), help="The server, such as http://127.0.0.1:8000.")
+_OUT = typer.Option(
+    "--out", envvar=_variable("out"), help=OUT_HELP, rich_help_panel="Judgement", show_default=False
+)
+
+
+@app.command(epilog="See also: loadtest compare, loadtest render, loadtest sweep-serve")
+@with_plan(_parameter("url", Annotated[str, _URL]), _parameter("out", Annotated[Path | None, _OUT], None))
+def run(*, url: str, out: Path | None, **flags: Any) -> None:
+    """Measure a server's latency against depth, and write a report.
+
+    Exits with 0 when every bound was kept, 1 when not (or when a client process died), 2 when the test
+    cannot run as asked, 130 when interrupted (the report is written all the same).
+    """
+    with _one_line():
+        plan = make_plan(url, _given(flags))
+        from loadtest.run import load_test
+
+        code = load_test(plan, out, clip=flags["depths"] is None)
     raise typer.Exit(code)
 
 
@@ -182,11 +126,41 @@ def compare(
     b: Annotated[Path, typer.Argument(envvar=ENV + "B", help="The report to hold against it.")],
 ) -> None:
     """Set two reports side by side: the ratio B/A of every figure, and whether it is beyond the noise."""
-    from loadtest.analyse.compare import print_comparison
-    from loadtest.errors import LoadTestError
+    with _one_line():
+        from loadtest.show.comparison import print_comparison
 
-    try:
         print_comparison(a, b)
-    except LoadTestError as error:
-        typer.echo(f"loadtest: {error}", err=True)
-        raise typer.Exit(2) from None
+
+
+@app.command()
+def render(
+    report: Annotated[Path, typer.Argument(help="A report's folder, or its report.json.")],
+    formats: Annotated[
+        str, typer.Option("--formats", help="What to write the pictures as: png, svg, pdf.")
+    ] = "png,svg",
+    out: Annotated[Path | None, typer.Option("--out", help="Where to (default: beside the report).")] = None,
+) -> None:
+    """Draw a report's page and pictures anew from its report.json, and its requests.jsonl where that is."""
+    with _one_line():
+        from loadtest.run import render_again
+
+        render_again(report, formats, out)
+
+
+@app.command(
+    "sweep-serve",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    epilog="For example: loadtest sweep-serve --slots 16,64,256 --model graph --concurrency 4,32",
+)
+@with_plan(_parameter("context", typer.Context), _parameter("out", Annotated[Path | None, _OUT], None))
+def sweep_serve(*, context: typer.Context, out: Path | None, **flags: Any) -> None:
+    """Start `fathom serve` with every combination of settings, measure each, and find the best.
+
+    Flags that are not the load test's own are the server's; their values, separated by commas, are tried
+    in all combinations.
+    """
+    with _one_line():
+        from loadtest.serve_sweep import sweep_settings
+
+        code = sweep_settings(context.args, _given(flags), out)
+    raise typer.Exit(code)

@@ -1,96 +1,152 @@
-"""What the caller asked for, checked, and the cells that come of it."""
+"""What the caller asked for, checked. Every field is a flag, declared here and nowhere else."""
 
-import random
-from dataclasses import dataclass, field
+# ruff: noqa: RUF009  flag is dataclasses.field with the words of a flag
+
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from loadtest.drive.budgets import Mix
+from loadtest.drive.arrivals import ARRIVALS_HELP, parse_arrivals
+from loadtest.drive.budgets import MIX_HELP, Mix, parse_depths, parse_mix
 from loadtest.errors import LoadTestError
+from loadtest.flags import (
+    check_bounds,
+    flag,
+    flag_name,
+    halting_rule,
+    headers,
+    number_range,
+    numbers,
+    whole_numbers,
+)
 
-Phase = Literal["alone", "load", "sweep", "probe"]
 Loop = Literal["open", "closed"]
-Arrivals = Literal["poisson", "constant"]
-Wire = Literal["v1", "v2"]
-Halting = dict[str, Any]
+
+LOAD, ASK, TIME, JUDGE, CLIENT = "Load", "What is asked", "Time", "Judgement", "Client"
+STANDARD_DEPTHS = (1, 2, 4, 8, 16, 32)
+PROTOCOLS = ("v1", "v2")
 
 
 @dataclass(frozen=True)
-class Plan:
+class LoadPlan:
     """One load test in full. Raises LoadTestError for figures that make no sense together.
 
-    Times end in their unit. `halting` is the request field, None leaves the choice to the server's own
-    default. Exactly one of `concurrency`, `rates` and `sweep` is set.
+    Times end in their unit. `halting` is the request's field, None leaves the choice to the server's own
+    default. Exactly one of `concurrency`, `rate`, `sweep` and `replay` is set.
     """
 
     url: str
-    model: str | None
-    wire: Wire = "v1"
-    depths: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
-    mix: Mix | None = None
-    concurrency: tuple[int, ...] = ()
-    rates: tuple[float, ...] = ()
-    sweep: bool = False
-    max_rate: float = 5000.0
-    arrivals: Arrivals = "poisson"
-    duration_s: float = 10.0
-    warmup_s: float = 1.0
-    repeats: int = 1
-    alone_s: float = 3.0
-    probe_s: float = 5.0
-    stream: bool = False
-    halting: Halting | None = field(default_factory=lambda: {"criterion": "none"})
-    deadline_ms: float | None = None
-    problems: Path | None = None
-    difficulty: tuple[int, int] = (1, 5)
-    slo_p99_ms: float | None = None
-    max_error_rate: float = 0.01
-    timeout_s: float = 30.0
-    connections: int = 256
-    processes: int | None = None
-    seed: int = 0
-    api_key: str | None = field(default=None, repr=False)
+    model: str | None = flag(None, ASK, "The model, or model@version; may be left out when one is served.")
+    protocol: str = flag("v1", ASK, "v1 (Fathom), or v2 (Open Inference Protocol, needs --problems).")
+    depths: tuple[int, ...] = flag(
+        STANDARD_DEPTHS, LOAD, "Step budgets to measure.",
+        parse=parse_depths, shown="1,2,4,8,16,32 as far as allowed", above=0,
+    )  # fmt: skip
+    mix: str | None = flag(
+        None, LOAD,
+        f"Draw each budget instead: {MIX_HELP}: the max_steps of each line of --problems; "
+        "--depths then bounds the report's groups.",
+    )  # fmt: skip
+    concurrency: tuple[int, ...] = flag(
+        (), LOAD, "Closed loop: users, one or several levels.", parse=whole_numbers, shown="8", above=0
+    )
+    rate: tuple[float, ...] = flag(
+        (), LOAD, "Open loop: requests per second, one or several levels.", parse=numbers, above=0
+    )
+    sweep: bool = flag(False, LOAD, "Open loop: raise the rate until saturation, at every depth.")
+    max_rate: float = flag(5000.0, LOAD, "The sweep goes no higher than this.", above=0)
+    replay: Path | None = flag(
+        None, LOAD,
+        "Open loop: send what a file recorded, when and as deep as it was: a report's requests.jsonl, "
+        "or what a server captured.",
+    )  # fmt: skip
+    speed: float = flag(1.0, LOAD, "The replay is this many times as fast as what was recorded.", above=0)
+    arrivals: str = flag("poisson", LOAD, f"Open loop: {ARRIVALS_HELP}.")
+    max_in_flight: int = flag(
+        1024, LOAD, "Requests in flight at most; what is due beyond that waits, and its latency counts it.",
+        above=0,
+    )  # fmt: skip
+    cancel: float = flag(0.0, LOAD, "The share of requests whose client goes away early.", least=0, most=1)
+    cancel_after_s: float = flag(
+        0.05, LOAD, "They go away at a moment drawn evenly from this many seconds.", above=0
+    )
+    duration_s: float = flag(10.0, TIME, "Seconds measured for every level and depth.", above=0)
+    warmup_s: float = flag(1.0, TIME, "Seconds of the same load before that, not measured.", least=0)
+    repeats: int = flag(
+        1, TIME, "How often everything is measured; 3 or more if reports are to be compared.", above=0
+    )
+    alone_s: float = flag(
+        3.0, TIME, "Seconds for every depth with one request at a time; 0 leaves it out.", least=0
+    )
+    probe_s: float = flag(
+        5.0, TIME, "Seconds of depth-1 requests without and with deep ones; 0 leaves it out.", least=0
+    )
+    timeout_s: float = flag(30.0, TIME, "Seconds until a request is given up.", above=0)
+    stream: bool = flag(False, ASK, "Ask for the stream of steps and time each step.")
+    halting: dict[str, Any] | None = flag(
+        {"criterion": "none"}, ASK,
+        "The halting rule as JSON, or default for the model's own. "
+        "The standard rule takes exactly the steps asked for.",
+        parse=halting_rule, shown='{"criterion": "none"}',
+    )  # fmt: skip
+    deadline_ms: float | None = flag(None, ASK, "Send this deadline with every request.", above=0)
+    problems: Path | None = flag(None, ASK, "A JSONL file of problems, with labels if accuracy is wanted.")
+    difficulty: tuple[int, int] = flag(
+        (1, 5), ASK, "Difficulty of generated problems: hops, nesting or chain, N or LOW-HIGH.",
+        parse=number_range, shown="1-5", above=0,
+    )  # fmt: skip
+    header: dict[str, str] = flag(
+        {},
+        ASK,
+        "Headers to send with every request: NAME=VALUE,…; not written down.",
+        parse=headers,
+        secret=True,
+    )
+    api_key: str | None = flag(None, ASK, "Sent as a bearer token; never written down.", secret=True)
+    slo_p99_ms: float | None = flag(None, JUDGE, "The latency that 99 % of requests must keep.", above=0)
+    max_error_rate: float = flag(
+        0.01, JUDGE, "The share of requests that may go unanswered.", least=0, most=1
+    )
+    plan: float | None = flag(
+        None, JUDGE, "With --sweep: print how many servers this many requests per second need.", above=0
+    )
+    scrape_s: float = flag(
+        0.5, JUDGE, "Read the server's own /metrics this often during the run; 0 leaves it out.", least=0
+    )
+    processes: int | None = flag(
+        None, CLIENT, "Client processes.", shown="as many as the rate needs", above=0
+    )
+    seed: int = flag(0, CLIENT, "Fixes problems, budgets and arrivals.", least=0)
+    replay_rate: float | None = None  # the mean rate of what is replayed, once it has been read
 
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):
             raise LoadTestError(f"{self.url!r} is not a server's address: write http://HOST:PORT")
-        if (bool(self.concurrency) + bool(self.rates) + self.sweep) != 1:
-            raise LoadTestError("give one of --concurrency (closed loop), --rate (open loop) and --sweep")
-        positive = {
-            "--concurrency": min(self.concurrency, default=1),
-            "--rate": min(self.rates, default=1),
-            "--duration": self.duration_s,
-            "--repeats": self.repeats,
-            "--timeout": self.timeout_s,
-            "--connections": self.connections,
-            "--processes": 1 if self.processes is None else self.processes,
-            "--max-rate": self.max_rate,
-            "--deadline-ms": 1 if self.deadline_ms is None else self.deadline_ms,
-            "--slo-p99-ms": 1 if self.slo_p99_ms is None else self.slo_p99_ms,
-            "--difficulty": self.difficulty[0],
-        }
-        for flag, value in positive.items():
-            if not 0 < value < float("inf"):
-                raise LoadTestError(f"{flag} must be above 0, not {value:g}")
-        for flag, value in {
-            "--warmup": self.warmup_s,
-            "--alone": self.alone_s,
-            "--probe": self.probe_s,
-        }.items():
-            if not 0 <= value < float("inf"):
-                raise LoadTestError(f"{flag} must not be negative, and is {value:g}")
-        if not 0 <= self.max_error_rate <= 1:
-            raise LoadTestError(f"--max-error-rate is a share between 0 and 1, not {self.max_error_rate:g}")
-        if self.wire == "v2" and self.stream:
+        for each in fields(self):
+            check_bounds(each, getattr(self, each.name))
+        loads = (bool(self.concurrency), bool(self.rate), self.sweep, self.replay is not None)
+        if sum(loads) != 1:
             raise LoadTestError(
-                "--stream needs --protocol v1: the Open Inference Protocol has no stream of steps"
+                "give one of --concurrency (closed loop), --rate (open loop), --sweep and --replay"
             )
-        if self.wire == "v2" and self.halting and "target_accuracy" in self.halting:
+        if self.protocol not in PROTOCOLS:
+            raise LoadTestError(f"--protocol {self.protocol!r}: choose {' or '.join(PROTOCOLS)}")
+        if self.protocol == "v2" and self.problems is None and self.replay is None:
+            raise LoadTestError("--protocol v2 needs --problems: tensors cannot be made up")
+        if self.protocol == "v2" and (self.stream or self.replay):
+            raise LoadTestError(
+                f"{'--stream' if self.stream else '--replay'} needs --protocol v1: the Open Inference "
+                "Protocol has neither a stream of steps nor captured requests"
+            )
+        if self.protocol == "v2" and self.halting and "target_accuracy" in self.halting:
             raise LoadTestError(
                 "target_accuracy needs --protocol v1: v2 knows a criterion and its threshold only"
             )
+        if self.plan and not self.sweep:
+            raise LoadTestError("--plan needs --sweep: servers are counted from the rate that one holds")
+        if parse_arrivals(self.arrivals).kind == "ramp" and self.sweep:
+            raise LoadTestError("--sweep needs a steady rate: --arrivals ramp has none")
+        self.drawn  # noqa: B018  a mix that is none is refused here
 
     @property
     def loop(self) -> Loop:
@@ -100,7 +156,14 @@ class Plan:
     @property
     def levels(self) -> tuple[float, ...]:
         """Users or requests per second to hold, in the caller's order; none when sweeping."""
-        return tuple(float(level) for level in self.concurrency) or self.rates
+        if self.replay:
+            return (self.replay_rate,) if self.replay_rate else ()
+        return tuple(float(level) for level in self.concurrency) or self.rate
+
+    @property
+    def drawn(self) -> Mix | None:
+        """The mix that budgets are drawn from, bounded by the deepest of `depths`; None without one."""
+        return parse_mix(self.mix, self.depths[-1]) if self.mix else None
 
     @property
     def budgets(self) -> tuple[int | None, ...]:
@@ -108,63 +171,21 @@ class Plan:
         return (None,) if self.mix else self.depths
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One stretch of steady load."""
+def make_plan(url: str, given: dict[str, Any]) -> LoadPlan:
+    """The LoadPlan of a command line: `given` has the texts or values of the flags that were given, by field.
 
-    phase: Phase
-    loop: Loop
-    level: float  # users (closed) or requests per second (open)
-    depth: int | None  # the budget of every request; None draws from the mix
-    repeat: int
-    warmup_s: float
-    duration_s: float
-    probe_rate: float = 0.0  # depth-1 requests per second sent into the load
-
-    @property
-    def length_s(self) -> float:
-        """Seconds from the first to the last request that may start."""
-        return self.warmup_s + self.duration_s
-
-    def __str__(self) -> str:
-        level = f"{self.level:g} users" if self.loop == "closed" else f"{self.level:g} requests/s"
-        depth = "mix" if self.depth is None else f"depth {self.depth}"
-        return f"{self.phase} · {self.loop} loop, {level} · {depth}"
-
-
-def load_cells(plan: Plan) -> list[Cell]:
-    """Every level at every depth, `repeats` times over, each round in an order of its own.
-
-    The rounds are shuffled so that a machine that slows down over time does not pass for a dearer depth.
+    Without a load, 8 users. Raises LoadTestError naming the flag.
     """
-    cells = []
-    for repeat in range(plan.repeats):
-        round_ = [
-            Cell("load", plan.loop, level, depth, repeat, plan.warmup_s, plan.duration_s)
-            for level in plan.levels
-            for depth in plan.budgets
-        ]
-        random.Random(f"{plan.seed}:{repeat}").shuffle(round_)
-        cells += round_
-    return cells
-
-
-def alone_cells(plan: Plan) -> list[Cell]:
-    """One request at a time at every depth, and at depth 1 for the probe to be held against."""
-    if not plan.alone_s:
-        return []
-    depths = sorted({*plan.depths, *((1,) if plan.probe_s else ())})
-    warmup_s = min(plan.warmup_s, plan.alone_s / 4)
-    return [Cell("alone", "closed", 1.0, depth, 0, warmup_s, plan.alone_s) for depth in depths]
-
-
-def arrivals(kind: Arrivals, rate: float, length_s: float, seed: int) -> list[float]:
-    """Intended start times in seconds from 0 up to `length_s`, `rate` a second: evenly spaced or a Poisson
-    process.
-    """
-    if kind == "constant":
-        return [float(due) for due in np.arange(0.0, length_s, 1.0 / rate)]
-    draw = np.random.default_rng(seed)
-    count = int(rate * length_s + 10 * (rate * length_s) ** 0.5 + 20)  # ten standard deviations to spare
-    due = np.cumsum(draw.exponential(1.0 / rate, count))
-    return [float(value) for value in due[due < length_s]]
+    flags = {each.name: each.metadata["flag"] for each in fields(LoadPlan) if each.metadata}
+    values = {}
+    for name, value in given.items():
+        parse = flags[name].parse
+        try:
+            values[name] = parse(value) if parse else value
+        except LoadTestError as error:
+            raise LoadTestError(f"{flag_name(name)} {value!r}: {error}") from None
+    if not {"concurrency", "rate", "sweep", "replay"} & values.keys():
+        values["concurrency"] = (8,)
+    if "replay" in values:
+        values.setdefault("mix", "recorded")
+    return LoadPlan(url.rstrip("/"), **values)

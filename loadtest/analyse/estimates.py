@@ -123,16 +123,17 @@ class Residual:
 class Fit:
     """`latency = a + b·steps` through the median latencies, by weighted least squares.
 
-    `linear` is false when a median lies farther from the line than a tenth of itself: then the line is a
-    summary, not a model to extrapolate with.
+    `linear` is false when a median lies farther from the line than a tenth of itself: then the line is no
+    model of the latency. Two numbers of steps test nothing, since a line goes through any two points:
+    `linear` and `r_squared` are None.
     """
 
     a_ms: float
     b_ms: float
     a_interval95: Interval
     b_interval95: Interval
-    r_squared: float
-    linear: bool
+    r_squared: float | None
+    linear: bool | None
     residuals: tuple[Residual, ...]
 
     def at(self, steps: float) -> float:
@@ -184,13 +185,15 @@ def fit_line(conditions: Sequence[Condition], least: int = 5) -> Fit | None:
     a_interval, b_interval = interval(a_all), interval(b_all)
     assert a_interval is not None, "every resample gives a line"
     assert b_interval is not None, "every resample gives a line"
+    tested = len(set(steps_)) > 2
+    explained = 1.0 - float((weight * residual**2).sum()) / total if total > 0 else 1.0
     return Fit(
         a_ms=float(a[0]),
         b_ms=float(b[0]),
         a_interval95=a_interval,
         b_interval95=b_interval,
-        r_squared=1.0 - float((weight * residual**2).sum()) / total if total > 0 else 1.0,
-        linear=bool((np.abs(residual) <= 0.1 * median).all()),
+        r_squared=explained if tested else None,
+        linear=bool((np.abs(residual) <= 0.1 * median).all()) if tested else None,
         residuals=tuple(
             Residual(point[0], point[1], point[2], float(fit), float(left))
             for point, fit, left in zip(points, fitted, residual, strict=True)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loadtest.analyse.rows import Row, elapsed_s
-from loadtest.drive.pool import Measured
+from loadtest.analyse.summaries import Summary, elapsed_s
+from loadtest.drive.pool import CellResult
 from loadtest.drive.samples import Sample
 
 BUSY = 0.85  # of one processor: a process busier than this delays its own requests
@@ -19,7 +19,7 @@ class ClientHealth:
     """How the client processes fared in one cell.
 
     `limit` says in words why the client was the limit, None if it was not. `full` says that requests waited
-    for a connection; a saturated server brings that about too, so it accuses nobody.
+    because too many were in flight; a saturated server brings that about too, so it accuses nobody.
     """
 
     cell: int
@@ -34,7 +34,7 @@ class ClientHealth:
     full: str | None
 
 
-def client_health(measured: Measured) -> ClientHealth:
+def client_health(measured: CellResult) -> ClientHealth:
     """Judges one cell from the client's side."""
     shares = [h.cpu_s / h.wall_s for h in measured.health if h.wall_s > 0]
     lags = [lag for h in measured.health for lag in h.lag_ms]
@@ -67,14 +67,14 @@ def client_health(measured: Measured) -> ClientHealth:
         wait_p99_ms=wait_p99,
         unfinished=sum(h.unfinished for h in measured.health),
         limit=limit,
-        full=f"requests waited {wait_p99:.1f} ms (p99) for a free connection, which their latency includes: "
-        "raise --connections if the server was not at its limit"
+        full=f"requests waited {wait_p99:.1f} ms (p99) because --max-in-flight were under way already, which "
+        "their latency includes: raise it if the server was not at its limit"
         if wait_p99 > allowed
         else None,
     )
 
 
-def saturation(cells: Sequence[Measured], row: Row, max_error_rate: float) -> str | None:
+def saturation(cells: Sequence[CellResult], summary: Summary, max_error_rate: float) -> str | None:
     """Why an open-loop condition is past what the server can take, in words; None while it keeps up.
 
     Three signs: too many requests go unanswered; many more are in flight at the end than at the beginning;
@@ -82,8 +82,8 @@ def saturation(cells: Sequence[Measured], row: Row, max_error_rate: float) -> st
     few per cent takes seconds to show: in a cell of `n` requests one of `n`/20 requests is the least that
     can be seen.
     """
-    if row.error_rate > max_error_rate:
-        return f"{row.error_rate:.1%} of the requests were not answered"
+    if summary.error_rate > max_error_rate:
+        return f"{summary.error_rate:.1%} of the requests were not answered"
     for measured in cells:
         samples = [s for s in measured.samples if not s.probe]
         begin, seconds = measured.cell.warmup_s, elapsed_s(measured)

@@ -1,4 +1,4 @@
-"""Rows: all the samples of one condition boiled down to the figures of a report."""
+"""Summaries: all the samples of one condition boiled down to the figures of a report."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from loadtest.analyse.estimates import (
+    PERCENTILES,
     SLICES,
     Condition,
     Interval,
@@ -17,9 +18,10 @@ from loadtest.analyse.estimates import (
     spread,
     wilson,
 )
-from loadtest.drive.pool import Measured
+from loadtest.drive.cells import Cell, Phase
+from loadtest.drive.pool import CellResult
 from loadtest.drive.samples import OUTCOMES, Sample
-from loadtest.plan import Cell, Loop, Phase
+from loadtest.plan import Loop
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
-class Row:
+class Summary:
     """One condition: a phase, a loop at a level, and the budgets from `depth_from` to `depth_to`.
 
     `latency_ms` counts from the intended start and holds answered and timed-out requests, the latter with
@@ -63,7 +65,7 @@ class Row:
     outcomes: dict[str, int]
     errors: dict[str, int]
     latency_ms: Spread | None
-    repeat_p50_ms: tuple[float, ...]
+    repeat_ms: dict[str, tuple[float, ...]]  # each of PERCENTILES in every repeat
     queue_ms: Spread | None
     compute_ms: Spread | None
     server_ms: Spread | None
@@ -98,8 +100,9 @@ class Row:
 
     @property
     def error_rate(self) -> float:
-        """The share that was not answered."""
-        return 1 - self.outcomes["ok"] / self.requests if self.requests else 0.0
+        """The share that was not answered, of those whose client waited for the answer."""
+        awaited = self.requests - self.outcomes["cancelled"]
+        return 1 - self.outcomes["ok"] / awaited if awaited else 0.0
 
     def keeps(self, slo_p99_ms: float) -> bool:
         """Whether the 99th percentile of latency lies within the SLO; one that timed out has missed it."""
@@ -110,24 +113,26 @@ class Row:
 
 def load_words(loop: Loop, level: float) -> str:
     """`open, 50/s` or `closed, 8 users`: no figure is shown without its loop."""
+    if loop == "open" and not level:
+        return "probes only"
     if loop == "open":
         return f"open, {level:.4g}/s"
     return f"closed, {level:g} user{'' if level == 1 else 's'}"
 
 
-def measured_samples(cell: Measured, depth_from: int, depth_to: int, probe: bool = False) -> list[Sample]:
+def measured_samples(cell: CellResult, depth_from: int, depth_to: int, probe: bool = False) -> list[Sample]:
     """The samples past the warm-up that asked for a budget in the closed range."""
     return [s for s in cell.samples if s.measured and s.probe == probe and depth_from <= s.asked <= depth_to]
 
 
-def make_row(
-    cells: Sequence[Measured],
+def summarise(
+    cells: Sequence[CellResult],
     depths: tuple[int, int],
     slo_p99_ms: float | None,
     seed: int,
     probe: bool = False,
-) -> Row:
-    """The Row of one condition: `cells` are its repeats, `depths` its group of budgets."""
+) -> Summary:
+    """The Summary of one condition: `cells` are its repeats, `depths` its group of budgets."""
     cell = cells[0].cell
     kept = [measured_samples(c, *depths, probe) for c in cells]
     samples = [sample for part in kept for sample in part]
@@ -143,7 +148,7 @@ def make_row(
     ]
     labelled = [s.correct for s in ok if s.correct is not None]
     gaps = [gap for s in ok for gap in s.gaps_ms]
-    return Row(
+    return Summary(
         phase=cell.phase,
         loop="open" if probe else cell.loop,
         level=cell.probe_rate if probe else cell.level,
@@ -156,11 +161,7 @@ def make_row(
         outcomes={outcome: sum(s.outcome == outcome for s in samples) for outcome in OUTCOMES},
         errors=dict(Counter(s.error for s in samples if s.error).most_common()),
         latency_ms=_latency(cells, kept, seed),
-        repeat_p50_ms=tuple(
-            float(np.median([s.latency_ms for s in part if s.outcome == "ok"]))
-            for part in kept
-            if any(s.outcome == "ok" for s in part)
-        ),
+        repeat_ms=_repeats(kept),
         queue_ms=_spread(ok, lambda s: s.queue_ms),
         compute_ms=_spread(ok, lambda s: s.compute_ms),
         server_ms=_spread(ok, lambda s: s.server_ms),
@@ -184,7 +185,7 @@ def make_row(
     )
 
 
-def elapsed_s(cell: Measured) -> float:
+def elapsed_s(cell: CellResult) -> float:
     """The measured seconds of a cell: its duration, or what there was of it when it was interrupted."""
     if not cell.interrupted:
         return cell.cell.duration_s
@@ -192,7 +193,7 @@ def elapsed_s(cell: Measured) -> float:
     return min(cell.cell.duration_s, max(0.0, last - cell.cell.warmup_s))
 
 
-def fit_condition(cells: Sequence[Measured], depths: tuple[int, int], seed: int) -> Condition:
+def fit_condition(cells: Sequence[CellResult], depths: tuple[int, int], seed: int) -> Condition:
     """What the fit takes of a condition: answered requests whose steps are known."""
     kept = [[s for s in measured_samples(c, *depths) if s.outcome == "ok" and s.steps] for c in cells]
     return Condition(
@@ -203,7 +204,15 @@ def fit_condition(cells: Sequence[Measured], depths: tuple[int, int], seed: int)
     )
 
 
-def _latency(cells: Sequence[Measured], kept: list[list[Sample]], seed: int) -> Spread | None:
+def _repeats(kept: list[list[Sample]]) -> dict[str, tuple[float, ...]]:
+    latency = [np.array([s.latency_ms for s in part if s.outcome in ("ok", "timed_out")]) for part in kept]
+    return {
+        name: tuple(float(np.quantile(values, q)) for values in latency if len(values))
+        for name, q in PERCENTILES.items()
+    }
+
+
+def _latency(cells: Sequence[CellResult], kept: list[list[Sample]], seed: int) -> Spread | None:
     timed = [[s for s in part if s.outcome in ("ok", "timed_out")] for part in kept]
     values = np.array([s.latency_ms for part in timed for s in part], dtype=np.float64)
     counts = resample(len(cells), np.random.default_rng([seed, cells[0].number, 1]))

@@ -17,6 +17,8 @@ class Point:
     missed: str | None
     client: str | None
     stopped: bool = False
+    achieved: float | None = None  # answers per second, over all budgets
+    p99_ms: float | None = None
 
     @property
     def holds(self) -> bool:

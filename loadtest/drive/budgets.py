@@ -80,7 +80,7 @@ def parse_depths(text: str) -> tuple[int, ...]:
     except ValueError:
         depths = {0}
     if min(depths) < 1:
-        raise LoadTestError(f"--depths {text!r}: give whole numbers of steps of at least 1, such as 1,2,4,8")
+        raise LoadTestError("give whole numbers of steps of at least 1, such as 1,2,4,8")
     return tuple(sorted(depths))
 
 

@@ -9,16 +9,17 @@ import itertools
 import json
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from loadtest.errors import LoadTestError
 
-Label = bool | int | str
+Label = bool | int | str | list[Any]  # a list where every token has an answer
 JsonObject = dict[str, Any]
 
-CAPTURED = {"input", "model", "max_steps", "min_steps", "halting", "deadline_ms"}  # beside a label
+TERMS = ("min_steps", "halting", "deadline_ms")
+CAPTURED = {"input", "model", "max_steps", "at", *TERMS}  # beside a label
 
 _NAMES = (
     "Ada", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gwen", "Hugo", "Iris", "Jack",
@@ -27,20 +28,22 @@ _NAMES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class Case:
     """One problem as the server takes it, and its true answer where that is known."""
 
     input: JsonObject
     label: Label | None = None
     max_steps: int | None = None  # its own budget, for the mix `recorded`
+    at_s: float | None = None  # when it was asked, on the recording server's clock
+    terms: JsonObject = field(default_factory=dict)  # other fields of its request, sent again by a replay
 
 
-def generate(task: str, count: int, difficulty: tuple[int, int], seed: int) -> list[Problem]:
+def generate(task: str, count: int, difficulty: tuple[int, int], seed: int) -> list[Case]:
     """`count` labelled problems of `task`, difficulties drawn evenly from the closed range `difficulty`.
 
     Raises LoadTestError for a task without a generator.
     """
-    makers: dict[str, Callable[[random.Random, int], Problem]] = {
+    makers: dict[str, Callable[[random.Random, int], Case]] = {
         "graph": graph_problem,
         "logic": logic_problem,
         "text": text_problem,
@@ -54,7 +57,7 @@ def generate(task: str, count: int, difficulty: tuple[int, int], seed: int) -> l
     return [makers[task](draw, draw.randint(*difficulty)) for _ in range(count)]
 
 
-def graph_problem(draw: random.Random, hops: int) -> Problem:
+def graph_problem(draw: random.Random, hops: int) -> Case:
     """Is `target` reachable from `source`? Reachable ones are exactly `hops` edges apart.
 
     Unreachable ones keep edges into the target and as many edges in all: the nodes are cut in two sides, the
@@ -83,17 +86,17 @@ def graph_problem(draw: random.Random, hops: int) -> Problem:
             edges.add((draw.choice(far), target))
     listed = [[tail, head] for tail, head in sorted(edges)]
     draw.shuffle(listed)
-    return Problem({"edges": listed, "source": source, "target": target}, reachable)
+    return Case({"edges": listed, "source": source, "target": target}, reachable)
 
 
-def logic_problem(draw: random.Random, nesting: int) -> Problem:
+def logic_problem(draw: random.Random, nesting: int) -> Case:
     """The value of a Boolean expression nested `nesting` brackets deep, no longer than a server takes."""
     if not 0 <= nesting <= 32:
         raise LoadTestError("a logic problem nests 0 to 32 brackets: change --difficulty")
     while True:
         text, value = _expression(draw, nesting)
         if len(text) <= 250:
-            return Problem({"expression": text}, value)
+            return Case({"expression": text}, value)
 
 
 def _expression(draw: random.Random, nesting: int) -> tuple[str, bool]:
@@ -110,7 +113,7 @@ def _expression(draw: random.Random, nesting: int) -> tuple[str, bool]:
     return (f"!{text}", not value) if draw.random() < 0.25 else (text, value)
 
 
-def text_problem(draw: random.Random, chain: int) -> Problem:
+def text_problem(draw: random.Random, chain: int) -> Case:
     """Is the last person of a chain of `chain` facts, up some generations and then down some, a
     grandparent (say) of the first? Wrong questions are off by two or four generations, as only a whole
     chain can tell.
@@ -132,7 +135,7 @@ def text_problem(draw: random.Random, chain: int) -> Problem:
     if not true:
         generations += draw.choice([by for by in (-4, -2, 2, 4) if abs(generations + by) <= 16])
     query = f"{line[-1]} is the {relation(generations)} of {line[0]}?"
-    return Problem({"facts": facts, "query": query}, true)
+    return Case({"facts": facts, "query": query}, true)
 
 
 def _fact(draw: random.Random, older: str, younger: str) -> str:
@@ -152,12 +155,12 @@ def relation(generations: int) -> str:
     return stem if distance == 1 else "great-" * (distance - 2) + "grand" + stem
 
 
-def read_problems(path: Path, model: str | None = None) -> list[Problem]:
+def read_cases(path: Path, model: str | None = None) -> list[Case]:
     """Problems from a JSONL file: `{"input": {…}, "label": …}` a line, or the input's own fields beside
-    `label`.
+    `label`, which may be called `answer`.
 
-    A server's captured requests have more beside `input`: of that, `max_steps` is kept, and lines for
-    another `model` than this one are left out. Raises LoadTestError naming the file and the line.
+    A server's captured requests have more beside `input`; lines for another `model` than this one are left
+    out. Raises LoadTestError naming the file and the line.
     """
     wanted = model and model.partition("@")[0]
     try:
@@ -173,7 +176,7 @@ def read_problems(path: Path, model: str | None = None) -> list[Problem]:
     return problems
 
 
-def _parse(path: Path, number: int, line: str) -> tuple[Problem, str | None]:
+def _parse(path: Path, number: int, line: str) -> tuple[Case, str | None]:
     """The problem of a line, and the model that it is for where it says so."""
     try:
         fields = json.loads(line)
@@ -181,14 +184,21 @@ def _parse(path: Path, number: int, line: str) -> tuple[Problem, str | None]:
         raise LoadTestError(f"{path}:{number} is not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise LoadTestError(f"{path}:{number} must be a JSON object, not {type(fields).__name__}")
-    label = fields.pop("label", None)
-    if label is not None and not isinstance(label, bool | int | str):
-        raise LoadTestError(f"{path}:{number}: a label is true, false, a class number or a word")
+    label = fields.pop("label", fields.pop("answer", None))
+    fields.pop("difficulty", None)
+    if label is not None and not isinstance(label, bool | int | str | list):
+        raise LoadTestError(
+            f"{path}:{number}: a label is true, false, a class number, a word, or a list of these"
+        )
     captured = "input" in fields and set(fields) <= CAPTURED
     problem = fields["input"] if captured else fields
-    max_steps, model = (fields.get("max_steps"), fields.get("model")) if captured else (None, None)
+    said = fields if captured else {}
+    max_steps, model, at = said.get("max_steps"), said.get("model"), said.get("at")
     if max_steps is not None and (type(max_steps) is not int or max_steps < 1):
         raise LoadTestError(f"{path}:{number}: max_steps is a whole number of at least 1")
     if not isinstance(problem, dict) or not problem:
         raise LoadTestError(f"{path}:{number}: the problem must be a JSON object with fields")
-    return Problem(problem, label, max_steps), model
+    if at is not None and type(at) not in (int, float):
+        raise LoadTestError(f"{path}:{number}: at is a time in seconds")
+    terms = {name: said[name] for name in TERMS if name in said}
+    return Case(problem, label, max_steps, at, terms), model

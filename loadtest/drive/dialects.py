@@ -1,4 +1,4 @@
-"""The two HTTP contracts a step-budgeted model is asked through, as bytes out and an `Answer` in.
+"""The two contracts (`--protocol`) that a step-budgeted model is asked through: bytes out, a `Response` in.
 
 `FathomV1` is the service's own `/v1/infer`; `OpenInferenceV2` is the Open Inference Protocol, for any
 server that takes `max_steps` as a request parameter.
@@ -8,16 +8,17 @@ import json
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from loadtest.drive.problems import JsonObject, Label, Problem
-from loadtest.plan import Halting
+from loadtest.drive.cases import Case, JsonObject, Label
+
+Halting = dict[str, Any]
 
 
-class BadAnswer(Exception):
+class BadResponse(Exception):
     """The server answered 200 with something that is not an answer. The message says what is missing."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """What one answer says, as far as it says it; times in milliseconds by the server's clock."""
 
     steps: int | None = None
@@ -43,9 +44,9 @@ class Dialect(Protocol):
     @property
     def streams(self) -> bool: ...
 
-    def encode(self, problem: Problem, max_steps: int) -> bytes: ...
+    def encode(self, case: Case, max_steps: int) -> bytes: ...
 
-    def decode(self, body: bytes) -> Answer: ...
+    def decode(self, body: bytes) -> Response: ...
 
 
 @dataclass(frozen=True)
@@ -59,33 +60,33 @@ class FathomV1:
 
     path = "/v1/infer"
 
-    def encode(self, problem: Problem, max_steps: int) -> bytes:
-        request: JsonObject = {"model": self.model, "input": problem.input, "max_steps": max_steps}
+    def encode(self, case: Case, max_steps: int) -> bytes:
+        request: JsonObject = {"model": self.model, "input": case.input, "max_steps": max_steps}
         if self.halting is not None:
             request["halting"] = self.halting
         if self.deadline_ms is not None:
             request["deadline_ms"] = self.deadline_ms
         if self.streams:
             request["stream"] = True
-        return json.dumps(request).encode()
+        return json.dumps({**request, **case.terms}).encode()
 
-    def decode(self, body: bytes) -> Answer:
-        """Raises BadAnswer when the body is not an answer of the contract."""
+    def decode(self, body: bytes) -> Response:
+        """Raises BadResponse when the body is not an answer of the contract."""
         try:
             answer = json.loads(body)
             result = answer["results"][0]
             timings = answer.get("timings_ms", {})
             said = (result.get("answer"), result.get("label"))
-            return Answer(
+            return Response(
                 steps=int(result["steps"]),
                 halt_reason=result.get("halt_reason"),
                 queue_ms=timings.get("queue"),
                 compute_ms=timings.get("compute"),
                 total_ms=timings.get("total"),
-                answers=tuple(form for form in said if isinstance(form, bool | int | str)),
+                answers=tuple(form for form in said if isinstance(form, bool | int | str | list)),
             )
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-            raise BadAnswer(f"not an answer of /v1/infer: {type(error).__name__} {error}") from error
+            raise BadResponse(f"not an answer of /v1/infer: {type(error).__name__} {error}") from error
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class OpenInferenceV2:
     def path(self) -> str:
         return f"/v2/models/{self.model}/infer"
 
-    def encode(self, problem: Problem, max_steps: int) -> bytes:
+    def encode(self, case: Case, max_steps: int) -> bytes:
         """Takes `{"tensors": {name: nested lists}}`; the lists' own nesting gives the shape, batch axis
         included.
         """
@@ -113,24 +114,24 @@ class OpenInferenceV2:
         if self.deadline_ms is not None:
             parameters["deadline_ms"] = self.deadline_ms
         inputs = []
-        for name, nested in problem.input["tensors"].items():
+        for name, nested in case.input["tensors"].items():
             shape, flat = flatten(nested)
             datatype = self.datatypes.get(name) or guess_datatype(flat)
             inputs.append({"name": name, "shape": shape, "datatype": datatype, "data": flat})
         return json.dumps({"inputs": inputs, "parameters": parameters}).encode()
 
-    def decode(self, body: bytes) -> Answer:
+    def decode(self, body: bytes) -> Response:
         """Reads `steps`, `halt_reason` and the largest of `logits` where the server sends them."""
         try:
             outputs = {output["name"]: output.get("data", []) for output in json.loads(body)["outputs"]}
             _, logits = flatten(outputs.get("logits", []))
-            return Answer(
+            return Response(
                 steps=int(outputs["steps"][0]) if outputs.get("steps") else None,
                 halt_reason=str(outputs["halt_reason"][0]) if outputs.get("halt_reason") else None,
                 answers=(max(range(len(logits)), key=logits.__getitem__),) if logits else (),
             )
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-            raise BadAnswer(f"not an answer of /v2: {type(error).__name__} {error}") from error
+            raise BadResponse(f"not an answer of /v2: {type(error).__name__} {error}") from error
 
 
 def flatten(nested: Any) -> tuple[list[int], list[Any]]:

@@ -7,30 +7,34 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection as Pipe
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Self
 
-import numpy as np
-
+from loadtest.drive.arrivals import parse_arrivals
 from loadtest.drive.budgets import Mix
+from loadtest.drive.cells import Cell
 from loadtest.drive.client import Shot
-from loadtest.drive.process import Finished, Health, Job, Progress, Setup, Stop, main
+from loadtest.drive.messages import Finished, Health, Job, Progress, Setup, Stop
+from loadtest.drive.process import main
+from loadtest.drive.recording import Recording
 from loadtest.drive.samples import Sample
-from loadtest.errors import LoadTestError
-from loadtest.plan import Arrivals, Cell, arrivals
+from loadtest.errors import LoadTestFailed
+from loadtest.plan import LoadPlan
 
 BUSY_SHARE = 0.5  # a client process is sized to be busy half its time: beyond that it delays its own requests
 HEAD_START_S = 0.2  # from handing out a cell to its first request, so that every process has it in time
 
 
 @dataclass(frozen=True)
-class Measured:
+class CellResult:
     """A cell and what came of it. `interrupted` when it was ended before its time."""
 
     number: int
     cell: Cell
+    start_s: float  # on the run's clock
     samples: list[Sample]  # by due time, warm-up included
     health: tuple[Health, ...]
     interrupted: bool
@@ -42,22 +46,23 @@ class Measured:
 
 
 class Pool:
-    """Runs cells over one or more client processes. A context manager: leaving it ends the processes."""
+    """Runs cells over one or more client processes. A context manager: leaving it ends the processes.
 
-    def __init__(
-        self, setup: Setup, mix: Mix | None, arrival: Arrivals, processes: int | None, seed: int
-    ) -> None:
+    `recording` is what cells of the load are played from, when the plan replays. The run's clock starts
+    with the pool, at `epoch` of `time.monotonic`.
+    """
+
+    def __init__(self, setup: Setup, plan: LoadPlan, recording: Recording | None = None) -> None:
         self._setup = setup
-        self._mix = mix
-        self._arrival: Arrivals = arrival
-        self._fixed = processes
-        self._seed = seed
+        self._plan = plan
+        self._recording = recording
+        self.epoch = time.monotonic()
         self._cells = 0
         self._interrupted = False
-        self._members: list[tuple[BaseProcess, Connection]] = []
+        self._members: list[tuple[BaseProcess, Pipe]] = []
 
     def __enter__(self) -> Self:
-        self._grow(self._fixed or 1)
+        self._grow(self._plan.processes or 1)
         return self
 
     def __exit__(
@@ -86,25 +91,26 @@ class Pool:
 
         A size fixed by the caller stands; otherwise it is bounded by the machine's processors.
         """
-        if self._fixed:
-            return self._fixed
+        if self._plan.processes:
+            return self._plan.processes
         return max(1, min(os.cpu_count() or 1, math.ceil(rate * cost_s / BUSY_SHARE)))
 
-    def run(self, cell: Cell, processes: int, watch: Callable[[Cell, Progress], None]) -> Measured:
-        """Carries out one cell. Raises LoadTestError when a client process dies."""
+    def run(self, cell: Cell, processes: int, watch: Callable[[Cell, Progress], None]) -> CellResult:
+        """Carries out one cell. Raises LoadTestFailed when a client process dies."""
         self._grow(processes)
         number, self._cells = self._cells, self._cells + 1
-        members = self._members[
-            : max(1, min(processes, int(cell.level) if cell.loop == "closed" else processes))
-        ]
-        for (_, pipe), job in zip(members, self._jobs(cell, number, len(members)), strict=True):
+        most = min(processes, self._plan.max_in_flight)
+        members = self._members[: max(1, min(most, int(cell.level)) if cell.loop == "closed" else most)]
+        start = time.monotonic() + HEAD_START_S
+        for (_, pipe), job in zip(members, self._jobs(cell, number, start, len(members)), strict=True):
             pipe.send(job)
         finished = self._gather([pipe for _, pipe in members], cell, watch)
         samples = sorted((s for part in finished for s in part.samples), key=lambda s: s.due_s)
-        return Measured(number, cell, samples, tuple(part.health for part in finished), self._interrupted)
+        health = tuple(part.health for part in finished)
+        return CellResult(number, cell, start - self.epoch, samples, health, self._interrupted)
 
     def _gather(
-        self, pipes: list[Connection], cell: Cell, watch: Callable[[Cell, Progress], None]
+        self, pipes: list[Pipe], cell: Cell, watch: Callable[[Cell, Progress], None]
     ) -> list[Finished]:
         waiting = list(pipes)
         finished: list[Finished] = []
@@ -124,56 +130,69 @@ class Pool:
                     watch(cell, message)
         return finished
 
-    def _jobs(self, cell: Cell, number: int, parts: int) -> list[Job]:
-        seed = f"{self._seed}:{number}"
-        start = time.monotonic() + HEAD_START_S
-        depth: int | Mix | None = self._mix if cell.depth is None else cell.depth
+    def _jobs(self, cell: Cell, number: int, start: float, parts: int) -> list[Job]:
+        plan = self._plan
+        seed = f"{plan.seed}:{number}"
+        depth: int | Mix | None = plan.drawn if cell.depth is None else cell.depth
         assert depth is not None, "a cell without a depth of its own needs a mix"
-        shots = self._shots(cell, depth, random.Random(seed), start, number)
+        shots = self._shots(cell, depth, seed, start)
         users = int(cell.level) if cell.loop == "closed" else 0
+
+        def share(of: int, part: int) -> int:
+            return of // parts + (part < of % parts)
+
         return [
             Job(
                 start=start,
                 warmup_s=cell.warmup_s,
                 length_s=cell.length_s,
-                users=users // parts + (part < users % parts),
+                users=share(users, part),
                 depth=depth,
                 shots=tuple(shots[part::parts]),
                 seed=f"{seed}:{part}",
                 first_number=len(shots) + part,
                 number_step=parts,
+                limit=share(plan.max_in_flight, part),
+                cancel=plan.cancel if cell.phase == "load" else 0.0,
+                cancel_after_s=plan.cancel_after_s,
             )
             for part in range(parts)
         ]
 
-    def _shots(
-        self, cell: Cell, depth: int | Mix, draw: random.Random, start: float, number: int
-    ) -> list[Shot]:
+    def _shots(self, cell: Cell, depth: int | Mix, seed: str, start: float) -> list[Shot]:
         """The schedule of an open loop's requests, and of the probes, on the clock of all processes."""
-        entropy = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
-        planned: list[tuple[float, bool]] = []
-        if cell.loop == "open":
-            planned += [(due, False) for due in arrivals(self._arrival, cell.level, cell.length_s, entropy)]
-        if cell.probe_rate:
-            planned += [
-                (due, True) for due in arrivals("poisson", cell.probe_rate, cell.length_s, entropy + 1)
+        plan, cases = self._plan, self._setup.cases
+        draw = random.Random(seed)
+        planned: list[tuple[float, int, int, bool]] = []  # due, problem, depth, probe
+        if self._recording is not None and cell.phase == "load":
+            planned = [
+                (due, problem, asked, False)
+                for due, problem, asked in self._recording.played(plan.speed, plan.depths[-1])
             ]
-        planned.sort()
-        problems = self._setup.problems
+        elif cell.loop == "open" and cell.level:
+            kind = parse_arrivals(plan.arrivals if cell.phase in ("load", "sweep") else "poisson")
+            for due in kind.times(cell.level, cell.length_s, draw.getrandbits(32)):
+                problem = draw.randrange(len(cases))
+                budget = depth.draw(draw, cases[problem].max_steps) if isinstance(depth, Mix) else depth
+                planned.append((due, problem, budget, False))
+        if cell.probe_rate:
+            # The same without deep requests and with them, so that nothing but those makes a difference.
+            same = random.Random(f"{plan.seed}:probe")
+            times = parse_arrivals("poisson").times(cell.probe_rate, cell.length_s, same.getrandbits(32))
+            planned += [(due, same.randrange(len(cases)), 1, True) for due in times]
+            planned.sort()
+        early = plan.cancel if cell.phase == "load" else 0.0
         return [
             Shot(
                 number=place,
-                problem=(chosen := draw.randrange(len(problems))),
-                depth=1
-                if probe
-                else depth.draw(draw, problems[chosen].max_steps)
-                if isinstance(depth, Mix)
-                else depth,
+                problem=problem,
+                depth=asked,
                 due=start + due,
                 measured=due >= cell.warmup_s,
                 probe=probe,
+                cancel_s=draw.random() * plan.cancel_after_s if draw.random() < early else None,
             )
-            for place, (due, probe) in enumerate(planned)
+            for place, (due, problem, asked, probe) in enumerate(planned)
         ]
 
     def _grow(self, size: int) -> None:
@@ -189,13 +208,15 @@ class Pool:
             added.append(ours)
         for pipe in added:
             if not pipe.poll(60):
-                raise LoadTestError("a client process did not start within 60 s: is this machine overloaded?")
+                raise LoadTestFailed(
+                    "a client process did not start within 60 s: is this machine overloaded?"
+                )
             self._receive(pipe)
 
     @staticmethod
-    def _receive(pipe: Connection) -> object:
+    def _receive(pipe: Pipe) -> object:
         try:
             message: object = pipe.recv()
         except (EOFError, ConnectionResetError) as error:
-            raise LoadTestError("a client process died: out of memory, or killed from outside") from error
+            raise LoadTestFailed("a client process died: out of memory, or killed from outside") from error
         return message

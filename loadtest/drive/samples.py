@@ -2,8 +2,8 @@
 
 from typing import Literal, NamedTuple
 
-Outcome = Literal["ok", "refused", "failed", "timed_out"]
-OUTCOMES: tuple[Outcome, ...] = ("ok", "refused", "failed", "timed_out")
+Outcome = Literal["ok", "refused", "failed", "timed_out", "cancelled"]
+OUTCOMES: tuple[Outcome, ...] = ("ok", "refused", "failed", "timed_out", "cancelled")
 
 
 class Sample(NamedTuple):
@@ -13,13 +13,14 @@ class Sample(NamedTuple):
     """
 
     number: int  # within its cell
+    problem: int  # its place among the problems
     asked: int  # max_steps
-    probe: bool  # a depth-1 request sent into deep load
+    probe: bool  # a depth-1 request of the probe
     measured: bool  # due after the warm-up
     due_s: float  # intended start, after the cell's own start
     late_ms: float  # from due until the client got round to it
-    wait_ms: float  # from then until a connection was free
-    latency_ms: float  # from due until the last byte (until given up, when timed out)
+    wait_ms: float  # from then until it was allowed in flight
+    latency_ms: float  # from due until the last byte (until given up, when timed out or cancelled)
     outcome: Outcome
     status: int  # 0 when no status line came
     error: str  # the server's error code or the client's words for what went wrong; "" when ok

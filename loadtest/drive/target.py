@@ -7,10 +7,10 @@ from typing import Any
 
 import httpx
 
-from loadtest.drive.problems import JsonObject, Problem
-from loadtest.drive.protocol import Answer, BadAnswer, Dialect, FathomV1, OpenInferenceV2
+from loadtest.drive.cases import Case, JsonObject
+from loadtest.drive.dialects import BadResponse, Dialect, FathomV1, OpenInferenceV2, Response
 from loadtest.errors import LoadTestError
-from loadtest.plan import Plan
+from loadtest.plan import LoadPlan
 
 
 @dataclass(frozen=True)
@@ -27,37 +27,37 @@ class Target:
     datatypes: dict[str, str]
 
 
-def headers(plan: Plan) -> dict[str, str]:
+def headers(plan: LoadPlan) -> dict[str, str]:
     """The headers of every request."""
-    sent = {"Content-Type": "application/json", "User-Agent": "fathom-loadtest"}
+    sent = {"Content-Type": "application/json", "User-Agent": "fathom-loadtest", **plan.header}
     if plan.api_key:
         sent["Authorization"] = f"Bearer {plan.api_key}"
     return sent
 
 
-def discover(plan: Plan) -> Target:
+def discover(plan: LoadPlan) -> Target:
     """Asks the server about itself and the model. Raises LoadTestError with one clear line when it cannot."""
     with _client(plan) as client:
-        return _discover_v1(client, plan) if plan.wire == "v1" else _discover_v2(client, plan)
+        return _discover_v1(client, plan) if plan.protocol == "v1" else _discover_v2(client, plan)
 
 
-def dialect(plan: Plan, target: Target) -> Dialect:
+def dialect(plan: LoadPlan, target: Target) -> Dialect:
     """How to speak to `target` under `plan`."""
-    if plan.wire == "v1":
+    if plan.protocol == "v1":
         return FathomV1(target.model, plan.halting, plan.deadline_ms, plan.stream)
     return OpenInferenceV2(target.model, plan.halting, plan.deadline_ms, target.datatypes)
 
 
-def try_once(plan: Plan, target: Target, problem: Problem) -> Answer:
+def try_once(plan: LoadPlan, target: Target, case: Case) -> Response:
     """One whole request at the smallest budget, so that a plan that cannot work ends before it starts.
 
     Raises LoadTestError with the server's own words.
     """
     whole = FathomV1(target.model, plan.halting, plan.deadline_ms, streams=False)
-    speaker = whole if plan.wire == "v1" else dialect(plan, target)
-    depth = plan.mix.depths[0] if plan.mix else plan.depths[0]
+    speaker = whole if plan.protocol == "v1" else dialect(plan, target)
+    depth = plan.drawn.depths[0] if plan.drawn else plan.depths[0]
     try:
-        body = speaker.encode(problem, depth)
+        body = speaker.encode(case, depth)
     except (KeyError, ValueError, AttributeError) as error:
         raise LoadTestError(f'over v2 a problem is {{"tensors": {{"name": [[…]]}}}}: {error}') from error
     with _client(plan) as client:
@@ -66,11 +66,11 @@ def try_once(plan: Plan, target: Target, problem: Problem) -> Answer:
         raise LoadTestError(f"the server refuses the first request: {_words(answer)}")
     try:
         return speaker.decode(answer.content)
-    except BadAnswer as error:
+    except BadResponse as error:
         raise LoadTestError(f"{plan.url} does not answer as a Fathom server: {error}") from error
 
 
-def _client(plan: Plan) -> httpx.Client:
+def _client(plan: LoadPlan) -> httpx.Client:
     # Proxies of the environment are not for a measurement: the load goes straight to the server, so this
     # does too.
     return httpx.Client(base_url=plan.url, headers=headers(plan), timeout=plan.timeout_s, trust_env=False)
@@ -110,7 +110,7 @@ def _words(response: httpx.Response) -> str:
     return " ".join(f"HTTP {response.status_code} {words}".split())
 
 
-def _discover_v1(client: httpx.Client, plan: Plan) -> Target:
+def _discover_v1(client: httpx.Client, plan: LoadPlan) -> Target:
     server = _fetch(client, "/version")
     listed = _fetch(client, "/v1/models")
     if listed is None:
@@ -143,7 +143,7 @@ def _discover_v1(client: httpx.Client, plan: Plan) -> Target:
     )
 
 
-def _discover_v2(client: httpx.Client, plan: Plan) -> Target:
+def _discover_v2(client: httpx.Client, plan: LoadPlan) -> Target:
     if plan.model is None:
         raise LoadTestError("--protocol v2 has no list of models: give --model")
     metadata = _fetch(client, f"/v2/models/{plan.model}")

@@ -14,14 +14,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from loadtest.analyse.rows import Row
+from loadtest.analyse.capacity import capacity
+from loadtest.analyse.findings import DepthSearch, Findings, Probe
+from loadtest.analyse.summaries import Summary
 from loadtest.analyse.verdict import Verdict
 from loadtest.drive.target import Target
 from loadtest.errors import LoadTestError
-from loadtest.experiment import Findings, Probe
-from loadtest.plan import Plan
+from loadtest.plan import LoadPlan
+from loadtest.show.words import headline
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PERCENTILE_COLUMNS = ("p50", "p90", "p95", "p99", "max")
 
 
@@ -29,59 +31,70 @@ def build_report(findings: Findings, target: Target, verdict: Verdict) -> dict[s
     """The report as JSON values: milliseconds (`_ms`), seconds (`_s`) and requests per second."""
     plan = findings.plan
     limited = [health.limit for health in findings.client if health.limit]
+    named = f"{target.model} {target.version or ''}".strip()
     return {
         "schema_version": SCHEMA_VERSION,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "interrupted": findings.interrupted,
+        "headline": headline(findings, named),
         "verdict": {
             "passed": verdict.passed,
             "exit_code": verdict.exit_code,
+            "words": verdict.words,
             "reasons": list(verdict.reasons),
         },
         "target": asdict(target),
-        "plan": plan_fields(plan),
+        "plan": plan_json(plan),
         "environment": environment(),
-        "rows": [row_fields(row, plan.slo_p99_ms) for row in findings.rows],
-        "fits": [asdict(fit) for fit in findings.fits],
-        "probe": _probe_fields(findings.probe, plan.slo_p99_ms),
+        "summaries": [summary_json(summary, plan.slo_p99_ms) for summary in findings.summaries],
+        "fits": [asdict(line) for line in findings.fits],
+        "probe": _probe_json(findings.probe, plan.slo_p99_ms),
         "sweep": [{"depth": found.depth, **asdict(found.search)} for found in findings.searches],
+        "capacity": [_capacity_json(found, plan.plan) for found in findings.searches if plan.plan],
         "client": {"limited": bool(limited), "cells": [asdict(health) for health in findings.client]},
+        "server": [asdict(reading) for reading in findings.server],
         "cells": [
-            {"cell": m.number, **asdict(m.cell), "requests": len(m.samples), "interrupted": m.interrupted}
-            for m in findings.cells
+            {
+                "cell": result.number,
+                **asdict(result.cell),
+                "start_s": result.start_s,
+                "requests": len(result.samples),
+                "interrupted": result.interrupted,
+            }
+            for result in findings.cells
         ],
     }
 
 
-def plan_fields(plan: Plan) -> dict[str, Any]:
-    """The plan as JSON values, without the key."""
-    fields = asdict(plan)
-    del fields["api_key"]
-    fields["problems"] = str(plan.problems) if plan.problems else None
-    fields["mix"] = plan.mix.name if plan.mix else None
-    fields["loop"] = plan.loop
-    return fields
+def plan_json(plan: LoadPlan) -> dict[str, Any]:
+    """The plan as JSON values, without the key and the headers, which may be secret."""
+    values = asdict(plan)
+    for secret in ("api_key", "header"):
+        del values[secret]
+    for path in ("problems", "replay"):
+        values[path] = None if values[path] is None else str(values[path])
+    return {**values, "loop": plan.loop}
 
 
-def row_fields(row: Row, slo_p99_ms: float | None) -> dict[str, Any]:
-    """A row as JSON values, with what follows from it."""
-    fields = asdict(row)
-    fields["used_depths"] = {str(steps): count for steps, count in row.used_depths.items()}
-    fields["error_rate"] = row.error_rate
-    fields["keeps_slo"] = None if slo_p99_ms is None else row.keeps(slo_p99_ms)
-    return fields
+def summary_json(summary: Summary, slo_p99_ms: float | None) -> dict[str, Any]:
+    """A summary as JSON values, with what follows from it."""
+    values = asdict(summary)
+    values["used_depths"] = {str(steps): count for steps, count in summary.used_depths.items()}
+    values["error_rate"] = summary.error_rate
+    values["keeps_slo"] = None if slo_p99_ms is None else summary.keeps(slo_p99_ms)
+    return values
 
 
-def _probe_fields(probe: Probe | None, slo_p99_ms: float | None) -> dict[str, Any] | None:
+def _probe_json(probe: Probe | None, slo_p99_ms: float | None) -> dict[str, Any] | None:
     if probe is None:
         return None
-    return {
-        "alone": row_fields(probe.alone, slo_p99_ms),
-        "among": row_fields(probe.among, slo_p99_ms),
-        "deep": row_fields(probe.deep, slo_p99_ms),
-        "added_ms": probe.added_ms,
-        "added_steps": probe.added_steps,
-    }
+    parts = {"control": probe.control, "among": probe.among, "deep": probe.deep}
+    return {**asdict(probe), **{name: summary_json(part, slo_p99_ms) for name, part in parts.items()}}
+
+
+def _capacity_json(found: DepthSearch, rate: float) -> dict[str, Any]:
+    needed = capacity(found, rate)
+    return {**asdict(needed), "servers": needed.servers}
 
 
 def environment() -> dict[str, Any]:
@@ -93,17 +106,18 @@ def environment() -> dict[str, Any]:
         "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
         "clock_resolution_s": time.get_clock_info("monotonic").resolution,
         "switch_interval_s": sys.getswitchinterval(),
-        "packages": {name: version(name) for name in ("httpx", "numpy")},
+        "packages": {name: version(name) for name in ("httptools", "numpy")},
     }
 
 
-def make_folder(out: Path) -> None:
-    """Makes the report's folder before anything is measured. Raises LoadTestError when it cannot be written
-    to.
+def make_folder(out: Path, report: bool = True) -> None:
+    """Makes the report's folder before anything is measured, or a folder to draw a report into. Raises
+    LoadTestError when it cannot be written to.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "report.json").touch()
+        if report:
+            (out / "report.json").touch()
     except OSError as error:
         raise LoadTestError(f"cannot write the report to {out}: {error}") from error
 
@@ -116,44 +130,45 @@ def write_files(report: dict[str, Any], findings: Findings, out: Path) -> None:
 
 
 def _write_summary(findings: Findings, path: Path) -> None:
-    rows = [*findings.rows, *([findings.probe.among] if findings.probe else [])]
+    probes = [findings.probe.control, findings.probe.among] if findings.probe else []
+    lines = [summary_line(summary) for summary in (*findings.summaries, *probes)]
     with path.open("w", newline="", encoding="utf-8") as file:
-        lines = csv.DictWriter(file, summary_fields(rows[0]).keys() if rows else ["phase"])
-        lines.writeheader()
-        lines.writerows(summary_fields(row) for row in rows)
+        table = csv.DictWriter(file, lines[0].keys() if lines else ["phase"])
+        table.writeheader()
+        table.writerows(lines)
 
 
-def summary_fields(row: Row) -> dict[str, Any]:
+def summary_line(summary: Summary) -> dict[str, Any]:
     """One line of summary.csv; an unknown figure is an empty cell."""
     fields: dict[str, Any] = {
-        "phase": "probe depth 1" if row.probe else row.phase,
-        "loop": row.loop,
-        "level": row.level,
-        "depth_from": row.depth_from,
-        "depth_to": row.depth_to,
-        **row.outcomes,
+        "phase": f"{summary.phase} depth 1" if summary.probe else summary.phase,
+        "loop": summary.loop,
+        "level": summary.level,
+        "depth_from": summary.depth_from,
+        "depth_to": summary.depth_to,
+        **summary.outcomes,
     }
     for name in PERCENTILE_COLUMNS:
-        fields[f"latency_{name}_ms"] = _figure(getattr(row.latency_ms, name, None))
+        fields[f"latency_{name}_ms"] = _figure(getattr(summary.latency_ms, name, None))
     spreads = {
-        "queue": row.queue_ms,
-        "compute": row.compute_ms,
-        "outside": row.outside_ms,
-        "first_step": row.first_step_ms,
-        "between_steps": row.between_steps_ms,
-        "late": row.late_ms,
+        "queue": summary.queue_ms,
+        "compute": summary.compute_ms,
+        "outside": summary.outside_ms,
+        "first_step": summary.first_step_ms,
+        "between_steps": summary.between_steps_ms,
+        "late": summary.late_ms,
     }
     for name, spread in spreads.items():
         fields[f"{name}_p50_ms"] = _figure(spread.p50 if spread else None)
         fields[f"{name}_p99_ms"] = _figure(spread.p99 if spread else None)
     return {
         **fields,
-        "steps_asked_mean": _figure(row.steps_asked),
-        "steps_used_mean": _figure(row.steps_used),
-        "rate_offered": _figure(row.rates.offered),
-        "rate_achieved": _figure(row.rates.achieved),
-        "goodput": _figure(row.rates.goodput),
-        "accuracy": _figure(row.accuracy.share if row.accuracy else None),
+        "steps_asked_mean": _figure(summary.steps_asked),
+        "steps_used_mean": _figure(summary.steps_used),
+        "rate_offered": _figure(summary.rates.offered),
+        "rate_achieved": _figure(summary.rates.achieved),
+        "goodput": _figure(summary.rates.goodput),
+        "accuracy": _figure(summary.accuracy.share if summary.accuracy else None),
     }
 
 
@@ -164,6 +179,18 @@ def _figure(value: float | None) -> str:
 def _write_requests(findings: Findings, path: Path) -> None:
     """One line a request, warm-up included, in the order of the cells and of their intended starts."""
     with path.open("w", encoding="utf-8") as file:
-        for measured in findings.cells:
-            place = {"cell": measured.number, "phase": measured.cell.phase}
-            file.writelines(json.dumps({**place, **sample._asdict()}) + "\n" for sample in measured.samples)
+        for result in findings.cells:
+            place = {"cell": result.number, "phase": result.cell.phase}
+            file.writelines(json.dumps({**place, **sample._asdict()}) + "\n" for sample in result.samples)
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """The report in a folder or a file. Raises LoadTestError when there is none that can be read."""
+    file = path / "report.json" if path.is_dir() else path
+    try:
+        report = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LoadTestError(f"{path} is not a load test report: {error}") from error
+    if not isinstance(report, dict) or report.get("schema_version") != SCHEMA_VERSION:
+        raise LoadTestError(f"{path} is not a report of schema version {SCHEMA_VERSION}")
+    return report

@@ -1,15 +1,18 @@
 """What the pictures have in common: colours for light and dark, axes, ticks, legends."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 Colour = tuple[float, float, float, float]
+MOST_COLOURS = 40  # of one picture: as many depths or levels as a legend can hold
 
 
 @dataclass(frozen=True)
@@ -32,13 +35,44 @@ LIGHT = Theme("#1f2933", "#d9dee4", "#8a95a1", "#c8553d", ("#f2b134", "#4fb286",
 DARK = Theme("#e4e8ee", "#39424e", "#8a95a1", "#ff8a70", ("#ffd166", "#5fd3a2", "#58b4f0", "#b39dff"))
 
 
+def darkened(svg: str) -> str:
+    """A picture drawn in the light theme, in the colours of the dark one."""
+    dark = dict(zip(_plain(LIGHT), _plain(DARK), strict=True))
+    return re.sub(r"#[0-9a-f]{6}\b", lambda found: dark.get(found[0], found[0]), svg)
+
+
+@cache
+def _plain(theme: Theme) -> tuple[str, ...]:
+    """Every colour that a picture may have, as SVG writes it; the same places in both themes."""
+    scale = [to_hex(colour) for count in range(1, MOST_COLOURS + 1) for colour in theme.colours(count)]
+    return (theme.ink, theme.faint, theme.quiet, theme.warn, *theme.scale, *scale)
+
+
+def new_panels(theme: Theme, title: str, count: int, even: bool = False) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` pairs of axes over each other that share their x axis; unless `even`, the first
+    one is twice as high.
+    """
+    figure = Figure(figsize=(7.6, 1.2 + 3.2 * count if even else 2.6 + 1.15 * count), layout="constrained")
+    figure.patch.set_alpha(0)
+    every = figure.subplots(
+        count, 1, sharex=True, squeeze=False, height_ratios=[1 if even else 2, *[1] * (count - 1)]
+    )
+    axes = [_styled(theme, one) for one in every[:, 0]]
+    axes[0].set_title(title, loc="left", color=theme.ink, fontsize=12, fontweight="bold", pad=28)
+    return figure, axes
+
+
 def new_figure(theme: Theme, title: str) -> tuple[Figure, Axes]:
     """A figure of one pair of axes in the theme's colours, on a transparent ground."""
     figure = Figure(figsize=(7.6, 4.4), layout="constrained")
     figure.patch.set_alpha(0)
-    axes = figure.subplots()
-    axes.patch.set_alpha(0)
+    axes = _styled(theme, figure.subplots())
     axes.set_title(title, loc="left", color=theme.ink, fontsize=12, fontweight="bold", pad=12)
+    return figure, axes
+
+
+def _styled(theme: Theme, axes: Axes) -> Axes:
+    axes.patch.set_alpha(0)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(theme.quiet)
     axes.tick_params(which="both", colors=theme.ink, labelsize=9)
@@ -46,7 +80,7 @@ def new_figure(theme: Theme, title: str) -> tuple[Figure, Axes]:
     axes.yaxis.label.set_color(theme.ink)
     axes.grid(visible=True, color=theme.faint, linewidth=0.8)
     axes.set_axisbelow(True)
-    return figure, axes
+    return axes
 
 
 def add_legend(axes: Axes, theme: Theme, columns: int = 4) -> None:

@@ -6,7 +6,6 @@ It runs on a thread of its own, on a port of its own choosing. Every request's l
 """
 
 import asyncio
-import itertools
 import json
 import threading
 import time
@@ -17,29 +16,9 @@ from typing import Any
 
 import uvicorn
 
+from tests.loadtest.scripts import Script, constant
+
 Scope = dict[str, Any]
-Script = Callable[[int, float], float]  # (steps asked, seconds since the script was set) → seconds to take
-
-
-def constant(seconds: float) -> Script:
-    """Every request takes `seconds`."""
-    return lambda _steps, _now: seconds
-
-
-def linear(a: float, b: float) -> Script:
-    """A request of s steps takes a + b·s seconds."""
-    return lambda steps, _now: a + b * steps
-
-
-def listed(seconds: list[float]) -> Script:
-    """Requests take these times in turn."""
-    turn = itertools.cycle(seconds)
-    return lambda _steps, _now: next(turn)
-
-
-def stall(base: float, begin: float, end: float) -> Script:
-    """Requests take `base` seconds, but nothing is answered from `begin` to `end`."""
-    return lambda _steps, now: max(base, end - now) if begin <= now < end else base
 
 
 @dataclass
@@ -62,6 +41,10 @@ class Stub:
     asked: list[int] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     cut_streams: bool = False
+    steps: int = 0  # taken so far, as its metrics tell
+    at_once: int = 0
+    most_at_once: int = 0
+    left: threading.Event = field(default_factory=threading.Event)  # a client went away unanswered
     _awaited: dict[int, threading.Event] = field(default_factory=dict)
     _epoch: float | None = None
     _semaphore: asyncio.Semaphore | None = None
@@ -72,7 +55,7 @@ class Stub:
 
     def restart(self) -> None:
         """Forgets what was served; the script's time begins with the next request."""
-        self._epoch, self.served = None, 0
+        self._epoch, self.served, self.most_at_once = None, 0, 0
         self.held_ms.clear()
         self.asked.clear()
         self.bodies.clear()
@@ -89,10 +72,14 @@ class Stub:
         keys = dict(scope["headers"])
         if self.api_key and keys.get(b"authorization") != f"Bearer {self.api_key}".encode():
             await reply(send, 401, error("unauthorized", "this server wants an API key"))
+        elif path == "/metrics":
+            text = f'fathom_steps_total{{model="stub"}} {self.steps}\nfathom_running{{model="stub"}} 1\n'
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": text.encode()})
         elif method == "GET":
             await self._describe(path, send)
         elif path.endswith("/infer"):
-            await self._infer(json.loads(body), send, v2=path.startswith("/v2"))
+            await self._watched(json.loads(body), receive, send, v2=path.startswith("/v2"))
         else:
             await reply(send, 404, error("not_found", "there is nothing here"))
 
@@ -106,6 +93,7 @@ class Stub:
             "files": {"step.onnx": {"sha256": "0" * 64, "bytes": 1}},
         }
         pages: dict[str, Any] = {
+            "/health/ready": {"status": "ready"},
             "/version": {"name": "stub", "version": "0.0.1"},
             "/v1/models": {"models": [model]},
             "/v1/models/stub": model,
@@ -120,6 +108,21 @@ class Stub:
             await reply(send, 200, pages[path])
         else:
             await reply(send, 404, error("unknown_model", f"no such page: {path}"))
+
+    async def _watched(self, request: dict[str, Any], receive: Any, send: Any, v2: bool) -> None:
+        """Answers, unless the client goes away."""
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        answer = asyncio.create_task(self._infer(request, send, v2))
+        gone = asyncio.create_task(receive())
+        await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+        self.at_once -= 1
+        if not answer.done():
+            answer.cancel()
+            self.left.set()
+        else:
+            await answer
+        gone.cancel()
 
     async def _infer(self, request: dict[str, Any], send: Any, v2: bool) -> None:
         arrived = time.monotonic()
@@ -147,6 +150,7 @@ class Stub:
                 return
             await asyncio.sleep(seconds)
         self.served += 1
+        self.steps += steps
         if self.served in self._awaited:
             self._awaited[self.served].set()
         if v2:

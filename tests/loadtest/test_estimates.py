@@ -69,6 +69,14 @@ def test_the_intervals_of_the_fit_hold_the_truth_about_as_often_as_they_say() ->
     assert held >= 50
 
 
+def test_two_depths_make_a_line_that_nothing_has_tested() -> None:
+    """A line goes through any two points: it says nothing about whether latency is one."""
+    fit = fit_line([condition(steps, np.full(60, 12 + 3.5 * steps)) for steps in (1, 32)])
+    assert fit is not None
+    assert fit.b_ms == pytest.approx(3.5)
+    assert (fit.linear, fit.r_squared) == (None, None)
+
+
 def test_one_depth_alone_makes_no_line() -> None:
     assert fit_line([condition(4, np.full(50, 20.0))]) is None
 
@@ -76,7 +84,7 @@ def test_one_depth_alone_makes_no_line() -> None:
 def test_a_curve_is_not_called_a_line() -> None:
     fit = fit_line([condition(s, np.full(50, 5.0 + 0.2 * s * s)) for s in (1, 4, 16, 32)])
     assert fit is not None
-    assert not fit.linear
+    assert fit.linear is False
 
 
 def test_a_noisy_deep_point_does_not_bend_the_shallow_end() -> None:

