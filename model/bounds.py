@@ -16,7 +16,7 @@ MOST_WORDS, MOST_POINTS, MOST_PROBLEMS = 100_000, 10_000, 10**9
 MOST_BYTES = 2**40
 MOST_LEVELS = 32  # of lists and objects in one another, where a manifest is free to say what it likes
 MOST_SCORES, MOST_LIMITS = 64, 32
-LONGEST_EXAMPLE = 2**18  # characters of JSON; every answer about the model shows it
+LONGEST_EXAMPLE = 2**20  # characters of JSON; every answer about the model shows it
 INTEGERS = 2**64
 
 

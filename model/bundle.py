@@ -36,6 +36,7 @@ MANIFEST_LIMIT = 4 * 2**20  # bytes; a manifest is a page of text, anything larg
 DRAFT, ASIDE = ".part", ".old"  # endings of folders that are being written, or being replaced
 NO_MODELS = (".", "lost+found")  # beginnings of folders that are never a model's
 EMBED_ONNX, STEP_ONNX, TORCHSCRIPT = "embed.onnx", "step.onnx", "model.ts"
+LEAN_ONNX = "lean.onnx"
 WEIGHTS, CONFIG = "weights.safetensors", "config.json"
 
 

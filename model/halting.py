@@ -116,6 +116,7 @@ def cosine(state: Array, previous: Array, mask: NDArray[np.bool_]) -> Array:
     """max over real tokens of 1 - cos(h_t, h_(t-1)) (after Huginn; usual threshold 1e-3)."""
     lengths = np.linalg.norm(state, axis=-1) * np.linalg.norm(previous, axis=-1)
     turned = 1.0 - (state * previous).sum(axis=-1) / (lengths + TINY)
+    turned = np.where((state != previous).any(axis=-1), turned, 0.0)  # zeros that stand still have not turned
     return np.asarray(np.where(mask, turned, 0.0).max(axis=-1))
 
 

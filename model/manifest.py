@@ -96,17 +96,26 @@ class CodecSpec(Part):
     )
 
 
+Place = Name | Size  # an axis by its name, or a fixed size
+
+
 class Readout(Part):
     """What the logits are: one answer (B, C), one per token (B, axis, C), or the output itself (B, ...)."""
 
     kind: Literal["classes", "tokens", "tensor"] = "classes"
-    axis: Name | None = None  # of `tokens`
+    # Of `tokens`: the axis they lie along (or how many there always are), or several of a grid's cells.
+    axis: Place | Annotated[tuple[Place, ...], Field(min_length=1, max_length=MOST_AXES)] | None = None
 
     @model_validator(mode="after")
     def _axis_of_tokens(self) -> Self:
         if (self.axis is not None) != (self.kind == "tokens"):
             raise ValueError("an axis belongs to the kind tokens, and to no other")
         return self
+
+    @property
+    def axes(self) -> tuple[Place, ...]:
+        """The axes along which there are answers; none where there is one answer, or no answer."""
+        return (self.axis,) if isinstance(self.axis, str | int) else self.axis or ()
 
 
 class OwnScore(Part):
@@ -173,9 +182,12 @@ class Manifest(Part):
     logits: TensorSpec
     # The columns of the scores tensor (B, S), which a step without scores does not give.
     scores: Annotated[tuple[Name | OwnScore, ...], Field(max_length=MOST_SCORES)] = ()
+    # The scores of a lean step (lean.onnx, or `lean` of model.ts), which remembers nothing: for rows of which
+    # nobody sees another score or goes on later. None: there is none.
+    lean: Annotated[tuple[Name, ...], Field(max_length=MOST_SCORES)] | None = None
     axes: dict[Name, Axis] = Field(default_factory=dict, max_length=MOST_AXES)
     takes_depth: bool = False  # whether step has a last input, depth (B,) int64: steps taken so far
-    mask: Name | None = None  # the input (B, N) that marks real tokens, if there is one
+    mask: Name | None = None  # the input that marks real tokens with true or 1, if there is one
     steps: StepLimits
     halting: HaltingDefault = HaltingDefault(criterion="none", threshold=0.0)
     calibration: Calibration | None = None
@@ -221,6 +233,9 @@ class Manifest(Part):
         for name in self.score_names:
             if self.score_names.count(name) > 1:
                 raise ValueError(f"score {name!r} is named twice")
+        for name in self.lean or ():
+            if name not in self.score_names:
+                raise ValueError(f"the lean step's score {name!r} is not among the scores")
         if self.halting.criterion not in self.criteria:
             raise ValueError(f"default criterion {self.halting.criterion!r} is not among the scores")
         for point in self.calibration.points if self.calibration else ():
@@ -235,8 +250,7 @@ class Manifest(Part):
             if self.classes:
                 raise ValueError("the readout is a tensor, which has no classes; leave them out")
             return self
-        tokens = (self.readout.axis,) if kind == "tokens" else ()
-        if not self.classes or shape != ("B", *tokens, len(self.classes)):
+        if not self.classes or shape != ("B", *self.readout.axes, len(self.classes)):
             raise ValueError(
                 f"the readout is {kind} and there are {len(self.classes)} classes, but logits has the shape "
                 f"{list(shape)}; give one class per column, or the readout the kind tensor"
@@ -267,6 +281,17 @@ class Manifest(Part):
         """Names of the step's outputs, in order."""
         following = (f"next_{spec.name}" for spec in (*self.state, *self.memory))
         return (*following, "logits", *(("scores",) if self.scores else ()))
+
+    @property
+    def lean_inputs(self) -> tuple[str, ...]:
+        """Names of the lean step's inputs, in order."""
+        kept = (*self.context, *self.state)
+        return (*(spec.name for spec in kept), *(("depth",) if self.takes_depth else ()))
+
+    @property
+    def lean_outputs(self) -> tuple[str, ...]:
+        """Names of the lean step's outputs, in order."""
+        return (*(f"next_{spec.name}" for spec in self.state), "logits", *(("scores",) if self.lean else ()))
 
     @property
     def embed_outputs(self) -> tuple[str, ...]:

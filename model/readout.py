@@ -26,7 +26,10 @@ class Shown:
 
 
 def answer_of(manifest: Manifest, logits: NDArray[Any]) -> Shown:
-    """Logits of one row, without padding, -> its answer: (C,) classes, (N, C) tokens, any shape a tensor."""
+    """Logits of one row, without padding, -> its answer: (C,) classes, any shape a tensor.
+
+    Of tokens (N, C), or of the cells of a grid (H, W, C), one after the other, the last axis fastest.
+    """
     if manifest.readout.kind == "tensor":
         return Shown(output=logits)
     rows = logits.reshape(-1, logits.shape[-1])

@@ -75,7 +75,7 @@ class Layout:
         axes = self.manifest.axes
         lengths = tuple(found.get(axis, 1) for axis in axes)
         bucket = tuple(
-            padded(length) if axis.padded else length
+            min(padded(length), axis.max) if axis.padded else length
             for length, axis in zip(lengths, axes.values(), strict=True)
         )
         return Row(tensors, lengths, bucket)

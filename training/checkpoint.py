@@ -24,15 +24,11 @@ import safetensors.torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from model.errors import FathomError
+from training.errors import RunError, RunFailed
 
 CONFIG = "config.json"
 TENSORS, STATE = "tensors.safetensors", "state.json"
 KEPT = 2  # checkpoints of a run that stay; older ones go
-
-
-class RunError(FathomError):
-    """A run's folder that cannot be read, written or continued."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +51,7 @@ class Checkpoint:
 
 
 def save(run: Path, checkpoint: Checkpoint) -> Path:
-    """Write a checkpoint and drop old ones. Raises RunError if the disk is full or forbids it."""
+    """Write a checkpoint and drop old ones. Raises RunFailed if the disk is full or forbids it."""
     folder = run / "checkpoints" / f"{checkpoint.update:07d}"
     draft = folder.with_name(f"{folder.name}.part")
     try:
@@ -72,7 +68,7 @@ def save(run: Path, checkpoint: Checkpoint) -> Path:
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)  # a full disk is no place for half a checkpoint
         kept = f"; make room and continue with --resume {run}" if exists(run) else ""
-        raise RunError(f"{unwritable(run, error).message}{kept}") from error
+        raise RunFailed(f"{unwritable(run, error).message}{kept}") from error
     return folder
 
 
@@ -136,9 +132,9 @@ def write_durably(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def unwritable(path: Path, error: OSError) -> RunError:
+def unwritable(path: Path, error: OSError) -> RunFailed:
     """The one line for a disk that is full or a folder that forbids writing."""
-    return RunError(f"cannot write to {path}: {error.strerror or error}")
+    return RunFailed(f"cannot write to {path}: {error.strerror or error}")
 
 
 def _whole(run: Path) -> list[Path]:

@@ -1,38 +1,34 @@
 """What a training run is: every choice a field, written as JSON into the run's folder.
 
-`--set network.width=128` overrides one field. This project's recipes stand at the end, the paper's in
-training/presets.py.
+`--set network.width=128` overrides one field. What training starts from is in training/recipes.py.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from model.errors import FathomError
 from model.network.config import NOTHING_GIVEN, RecurrentConfig
+from training.errors import ConfigError
+from training.paper.baselines import Baseline
 from training.tasks.graph.task import GraphTask
 from training.tasks.logic.task import LogicTask
 from training.tasks.text.task import TextTask
 
 TASK_NAME = "task.name"  # in files, not in --set: the command line names the task
+MOVED = {  # fields by the names that files of before have
+    "network.layers": "baseline.layers",
+    "network.adaptive_time": "baseline.adaptive_time",
+    "ponder": "baseline.ponder",
+}
 
 AnyTask = GraphTask | LogicTask | TextTask
 TASKS: dict[str, type[AnyTask]] = {task.name: task for task in (GraphTask, LogicTask, TextTask)}
-# Of each task; where there is a choice, the task's field `interface` makes it.
-PERCEPTIONS: dict[str, tuple[str, ...]] = {
-    "graph": ("graph",),
-    "logic": ("characters",),
-    "text": ("family", "words", "sentences"),
-}
-
-
-class ConfigError(FathomError):
-    """A training configuration that is unknown, out of range or not this run's."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +64,7 @@ class TrainConfig:
 
     task: AnyTask = field(default_factory=GraphTask)
     network: RecurrentConfig = field(default_factory=lambda: RecurrentConfig(halting_head=True))
+    baseline: Baseline = field(default_factory=Baseline)  # another network than ours, to compare with
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     updates: int = 1600
     head_updates: int = 300  # of the halting head, after the others, where the network has one
@@ -78,7 +75,6 @@ class TrainConfig:
     extra_steps: int = 2
     short_share: float = 0.0  # of batches that get fewer steps: what cannot be known yet is "unknown"
     intermediate: float = 0.0  # weight of the mean loss after the graded steps before the last; 0: silent
-    ponder: float = 0.0  # weight of the steps that tokens take until they halt (network.adaptive_time)
     noise: float = 0.4  # deviation of the Gaussian noise on the state before every step
     noise_ramp: int = 300  # updates until it has its full strength
     learning_rate: float = 2e-3
@@ -103,7 +99,7 @@ class TrainConfig:
         if self.network.halting_head and self.head_updates < 1:
             raise ValueError("head_updates is 0, but must be at least 1 for a network with a halting head")
         counts = ("head_updates", "first_steps", "steps_per_unit", "extra_steps", "noise_ramp", "warmup")
-        weights = ("noise", "token_rate", "unrest", "intermediate", "ponder", "weight_decay")
+        weights = ("noise", "token_rate", "unrest", "intermediate", "weight_decay")
         for name in (*counts, *weights, "unrest_from", "seed", "data_seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must not be negative")
@@ -111,9 +107,8 @@ class TrainConfig:
             raise ValueError("learning_rate and clip must be positive")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema is {self.ema}, but must be in [0, 1)")
-        fitting = PERCEPTIONS[self.task.name]
-        if self.network.perception not in fitting:
-            raise ValueError(f"network.perception must be {' or '.join(fitting)} for {self.task.name}")
+        if self.network.perception != self.task.interface:
+            raise ValueError(f"network.perception must be {self.task.interface} for {self.task.name}")
         if not 0 <= self.short_share <= 1:
             raise ValueError(f"short_share is {self.short_share}, but must be in [0, 1]")
         open_ended = any(spec.answer is None for spec in self.task.classes)
@@ -128,13 +123,10 @@ class TrainConfig:
         answers = len(self.task.classes)
         if self.network.classes != answers:
             raise ValueError(f"network.classes must be {answers}, as many as the task has answers")
-        if isinstance(self.task, TextTask) and self.task.interface != self.network.perception:
-            raise ValueError("network.perception must be what task.interface is")
-        whole = self.network.layers or self.network.adaptive_time
-        if whole and (self.noise or self.curriculum.burn_in):
-            raise ValueError("network.layers and network.adaptive_time need noise=0 and curriculum.burn_in=0")
-        if self.steps(self.curriculum.start) < self.network.layers:
-            raise ValueError("first_steps must reach network.layers, so that every block is trained")
+        if self.baseline.compares and (self.noise or self.curriculum.burn_in or self.network.reading):
+            raise ValueError("a baseline needs noise=0, curriculum.burn_in=0 and network.reading=0")
+        if self.steps(self.curriculum.start) < self.baseline.layers:
+            raise ValueError("first_steps must reach baseline.layers, so that every block is trained")
         every_node = isinstance(self.task, GraphTask) and self.task.ask == "every-node"
         if every_node and self.network.target_role:
             raise ValueError(
@@ -151,58 +143,6 @@ class TrainConfig:
         return self.first_steps + self.steps_per_unit * difficulty
 
 
-# Most batches are cheap, a few show states far down the road.
-FAR_BURN_IN = CurriculumConfig(burn_in=120, burn_in_every=10, burn_in_growth=0.05, burn_in_draw="logarithmic")
-
-LOGIC = TrainConfig(
-    task=LogicTask(),
-    network=RecurrentConfig(
-        width=48,
-        heads=8,  # half of them look to the left, half to the right
-        feed_forward=96,
-        classes=3,
-        layer_scale=0.5,
-        gate_bias=1.0,
-        echo=True,
-        attention="nearest",
-        perception="characters",
-        reading=48,
-        routing="input",
-        counters=4,
-    ),
-    curriculum=replace(FAR_BURN_IN, burn_in=60, start=2, end=6, late_share=0.4),
-    updates=3000,
-    batch=32,
-    short_share=0.3,
-    noise=0.2,
-    clip=1.0,
-    token_rate=3.0,
-    unrest=0.05,
-    ema=0.99,
-)
-
-TEXT = TrainConfig(
-    task=TextTask(),
-    network=RecurrentConfig(
-        width=48,  # of each of the three hands
-        heads=2,  # one for children, one for parents
-        feed_forward=192,
-        layer_scale=0.1,
-        gate_bias=-1.0,
-        keep_given=True,
-        echo=True,
-        halting_head=True,
-        perception="family",
-    ),
-    curriculum=replace(FAR_BURN_IN, late_share=0.5),
-    updates=1600,
-    noise=0.3,
-    clip=1.0,
-)
-
-DEFAULTS: dict[str, TrainConfig] = {"graph": TrainConfig(), "logic": LOGIC, "text": TEXT}  # by task
-
-
 def configure(start: TrainConfig, overrides: Iterable[str]) -> TrainConfig:
     """A configuration with fields replaced by "dotted.name=value". Raises ConfigError, one line."""
     values = flat(start)
@@ -211,8 +151,7 @@ def configure(start: TrainConfig, overrides: Iterable[str]) -> TrainConfig:
         if not equals:
             raise ConfigError(f"{override!r} is not of the form name=value")
         if name not in values or name == TASK_NAME:
-            known = ", ".join(value for value in values if value != TASK_NAME)
-            raise ConfigError(f"unknown setting {name!r}; there are {known}")
+            raise ConfigError(f"unknown setting {name!r}; {_suggestion(name, values.keys() - {TASK_NAME})}")
         values[name] = _value(text)
     return from_flat(values)
 
@@ -245,7 +184,8 @@ def from_flat(values: Mapping[str, Any]) -> TrainConfig:
     except ValidationError as error:
         fault = error.errors()[0]
         name = ".".join(str(place) for place in (*part, *fault["loc"]))
-        raise ConfigError(f"{name}: {fault['msg']}" if name else fault["msg"]) from error
+        message = fault["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{name}: {message}" if name else message) from error
 
 
 def to_json(config: TrainConfig) -> str:
@@ -258,28 +198,47 @@ def from_json(text: str) -> TrainConfig:
 
     Raises ConfigError where it is not one, or where it has fields that are unknown.
     """
+    return _written(text)[0]
+
+
+def differences(text: str, config: TrainConfig) -> list[str]:
+    """The dotted names of what a configuration that was written has otherwise; newer fields do not count.
+
+    Raises ConfigError as from_json.
+    """
+    written, names = _written(text)
+    ours, theirs = flat(config), flat(written)
+    return [name for name in names if theirs[name] != ours.get(name)]
+
+
+def _written(text: str) -> tuple[TrainConfig, list[str]]:
+    """The configuration that a file holds, and which fields it names."""
     try:
         content = json.loads(text)
     except ValueError as error:
         raise ConfigError(f"the run's configuration is not JSON ({error})") from error
     values = _flatten(content) if isinstance(content, dict) else {}
+    values = {MOVED.get(name, name): value for name, value in values.items()}
     task = values.get(TASK_NAME)
     if not isinstance(task, str) or task not in TASKS:
         raise ConfigError(f"the run's configuration is from another version of Fathom (task {task!r})")
-    odd = sorted(values.keys() - flat(DEFAULTS[task]).keys())
+    config = from_flat(values)
+    odd = sorted(values.keys() - flat(config).keys())
     if "network" not in content:
         odd.append("network")
     if odd:
         raise ConfigError(
             f"the run's configuration is from another version of Fathom (fields {', '.join(odd)})"
         )
-    return from_flat(values)
+    return config, list(values)
 
 
-def differences(one: TrainConfig, other: TrainConfig) -> list[str]:
-    """The dotted names of the fields in which two configurations differ."""
-    ours, theirs = flat(one), flat(other)
-    return [name for name in ours if ours[name] != theirs[name]]
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    """What somebody may have meant who mistyped a name, by its last part."""
+    last = {value.rpartition(".")[2]: value for value in known}
+    if near := get_close_matches(name.rpartition(".")[2], last, 2, 0.7):
+        return f"did you mean {' or '.join(last[each] for each in near)}?"
+    return "docs/training.md and the config.json of any run have them all"
 
 
 def _flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

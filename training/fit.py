@@ -8,15 +8,18 @@ import torch
 from rich.console import Console
 
 from training import checkpoint, run
-from training.config import TASKS, ConfigError, TrainConfig, configure
+from training.config import TASKS, TrainConfig, configure
+from training.errors import ConfigError
 from training.parallel import joined
-from training.presets import preset as preset_of
+from training.recipes import preset as preset_of
 from training.trainer import Outcome, Trainer
 
+CHANGEABLE = ("learning_rate", "clip")  # when a run is resumed: what helps where it has diverged
 
-def start(
+
+def train(
     task: str,
-    preset: str,
+    preset: str | None,
     out: Path | None,
     resume: Path | None,
     overrides: list[str],
@@ -32,25 +35,32 @@ def start(
         known = run.read_config(resume)
         if known.task.name != task:
             raise ConfigError(f"{resume} trains {known.task.name}, not {task}")
-        if preset != "default" and overrides == []:
+        if preset is not None and overrides == []:
             run.check_same(resume, preset_of(task, preset))
         config = configure(known, overrides)
-        run.check_same(resume, config)
+        run.check_same(resume, config, CHANGEABLE)
     else:
-        config = configure(preset_of(task, preset), overrides)
-    return carry_out(config, resume or out or Path("runs") / task, resume is not None, console, silent)
+        config = configure(preset_of(task, preset or "default"), overrides)
+    return fit(config, resume or out or Path("runs") / task, resume is not None, console, silent)
 
 
-def carry_out(config: TrainConfig, folder: Path, resume: bool, console: Console, silent: bool) -> Outcome:
+def fit(config: TrainConfig, folder: Path, resume: bool, console: Console, silent: bool) -> Outcome:
     """Train a configuration in this folder, from its last checkpoint on if that is asked."""
     device = device_of(config)
     torch.set_num_threads(config.threads)
+    for name, difficulty in (("start", config.curriculum.start), ("end", config.curriculum.end)):
+        if not resume and (reason := config.task.cannot_draw(difficulty)):
+            raise ConfigError(
+                f"curriculum.{name} is {difficulty}, but there are no such problems to train on: {reason}"
+            )
     with joined(device) as world:
         if not resume and world.leads:
             run.create(folder, config, device, world.size)
         trainer = Trainer(config, folder, world, device)
         if resume:
             trainer.restore(checkpoint.load(folder))
+            if world.leads:
+                run.change(folder, config, trainer.updates)
         outcome = trainer.train(console, silent)
     if world.leads and not silent:
         reached = f"{outcome.accuracy:.1%} at {config.task.probe} {config.task.unit}"

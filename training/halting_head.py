@@ -33,7 +33,10 @@ class HeadTrainer:
         self.optimizer = torch.optim.AdamW(self._head.parameters(), weight_decay=config.weight_decay)
 
     def update(self, numbers: np.random.Generator, done: int) -> float:
-        """One step of the optimizer after `done` others, on problems of one trained difficulty; the loss."""
+        """One step of the optimizer after `done` others, on problems of one trained difficulty; the loss.
+
+        Raises FloatingPointError, before the step, where the loss is no number.
+        """
         config, task = self._config, self._config.task
         difficulty = int(numbers.integers(config.curriculum.start, config.curriculum.end + 1))
         whole = config.batch + config.batch % 2
@@ -49,8 +52,11 @@ class HeadTrainer:
         for parameter in self._head.parameters():
             if parameter.grad is not None:
                 self._world.total(parameter.grad)
+        loss = float(self._world.total(share.detach()))
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"the halting head's loss is {loss}")
         self.optimizer.step()
-        return float(self._world.total(share.detach()))
+        return loss
 
     def state(self) -> dict[str, Tensor]:
         """The optimizer's moments, by parameter and name."""

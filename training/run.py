@@ -11,24 +11,24 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from model.bundle import MANIFEST
-from model.network.config import RecurrentConfig
 from model.network.recurrent import RecurrentTransformer
 from training import checkpoint
-from training.checkpoint import RunError
-from training.config import TrainConfig, differences, from_json, to_json
+from training.config import TrainConfig, differences, flat, from_json, to_json
+from training.errors import RunError
 
 CONFIG = checkpoint.CONFIG
 PROVENANCE, METRICS = "provenance.json", "metrics.jsonl"
 
 
 def create(run: Path, config: TrainConfig, device: str, processes: int) -> None:
-    """Make the folder of a new run. Raises RunError if it is taken or cannot be written."""
+    """Make the folder of a new run. Raises RunError if it is taken, RunFailed if it cannot be written."""
     if (run / CONFIG).exists():
         if checkpoint.exists(run):
             further = f"continue it with --resume {run}, or choose another --out"
@@ -49,6 +49,10 @@ def create(run: Path, config: TrainConfig, device: str, processes: int) -> None:
 
 def read_config(run: Path) -> TrainConfig:
     """The configuration of a run. Raises RunError or ConfigError."""
+    return from_json(_config_of(run))
+
+
+def _config_of(run: Path) -> str:
     try:
         text = (run / CONFIG).read_text("utf-8")
     except OSError as error:
@@ -57,15 +61,31 @@ def read_config(run: Path) -> TrainConfig:
         raise RunError(f"{run} is not a run: {CONFIG} is not text") from error
     if (run / MANIFEST).exists():
         raise RunError(f"{run} is a bundle, not a run: give the folder that fathom train wrote")
-    return from_json(text)
+    return text
 
 
-def check_same(run: Path, config: TrainConfig) -> None:
-    """Raises RunError, naming the fields, unless this is the configuration the run began with."""
-    if odd := differences(read_config(run), config):
+def check_same(run: Path, config: TrainConfig, besides: Collection[str] = ()) -> None:
+    """Raises RunError, naming the fields, unless this is the configuration the run began with, as far as
+    there were such fields; `besides` may differ.
+    """
+    if odd := [name for name in differences(_config_of(run), config) if name not in besides]:
         raise RunError(
             f"{run} was started with another {', '.join(odd)}; resume it unchanged or start a new run"
         )
+
+
+def change(run: Path, config: TrainConfig, update: int) -> None:
+    """Go on with another configuration from this update on; the provenance keeps what changed and when."""
+    changed = {name: flat(config)[name] for name in differences(_config_of(run), config)}
+    if not changed:
+        return
+    facts = read_provenance(run)
+    facts["changes"] = [*facts.get("changes", []), {"update": update, **changed}]
+    try:
+        checkpoint.write_durably(run / PROVENANCE, (json.dumps(facts, indent=2) + "\n").encode())
+        checkpoint.write_durably(run / CONFIG, to_json(config).encode())
+    except OSError as error:
+        raise checkpoint.unwritable(run, error) from error
 
 
 def read_provenance(run: Path) -> dict[str, Any]:
@@ -80,15 +100,11 @@ def read_provenance(run: Path) -> dict[str, Any]:
 def read_network(run: Path) -> tuple[RecurrentTransformer, checkpoint.Checkpoint]:
     """The averaged weights of the newest checkpoint, as a network that is ready to answer."""
     saved = checkpoint.load(run)
-    network = build_network(read_config(run).network)
+    config = read_config(run)
+    network = config.baseline.network(config.network)
     with checkpoint.must_fit(run):
         network.load_state_dict(saved.part("ema"))
     return network.eval(), saved
-
-
-def build_network(config: RecurrentConfig) -> RecurrentTransformer:
-    """A network with fresh weights drawn from torch's global generator."""
-    return RecurrentTransformer(config)
 
 
 class Metrics:
@@ -107,7 +123,7 @@ class Metrics:
             raise checkpoint.unwritable(run, error) from error
 
     def write(self, facts: dict[str, float]) -> None:
-        """Append one line. Raises RunError where the disk is full."""
+        """Append one line. Raises RunFailed where the disk is full."""
         try:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(facts) + "\n")

@@ -59,18 +59,18 @@ class Batch:
         """What is graded after so many steps: where there is a schedule, by that."""
         if self.schedule is None:
             return self
-        plan = self.schedule
-        never = plan.due >= NEVER
-        states = steps >= plan.due, (steps < plan.earliest) & ~never, never
+        schedule = self.schedule
+        never = schedule.due >= NEVER
+        states = steps >= schedule.due, (steps < schedule.earliest) & ~never, never
         weights, watched = torch.zeros_like(self.weights), torch.zeros_like(self.weights)
-        for kind, shares in enumerate(plan.shares):
+        for kind, shares in enumerate(schedule.shares):
             for share, state in zip(shares, states, strict=True):
-                asked = self.weights * ((plan.kind == kind) & state)
+                asked = self.weights * ((schedule.kind == kind) & state)
                 weights += share * asked / asked.sum().clamp(min=1e-6)
-        due = self.weights * ((plan.kind == 0) & states[0])
+        due = self.weights * ((schedule.kind == 0) & states[0])
         if float(due.sum()) > 0:
             watched = due / due.sum()
-        labels = torch.where(states[0], self.labels, plan.unknown)
+        labels = torch.where(states[0], self.labels, schedule.unknown)
         return replace(self, labels=labels, weights=weights, watched=watched, schedule=None)
 
     def rows(self, chosen: slice) -> Batch:
@@ -131,6 +131,10 @@ class Task(Protocol):
     @property
     def codec(self) -> CodecSpec:
         """What turns a problem of this task into tensors."""
+        ...
+
+    def cannot_draw(self, difficulty: int) -> str | None:
+        """Why there are no training problems of this difficulty, or hardly any; None where there are."""
         ...
 
     def sample(self, rng: np.random.Generator, rows: int, difficulty: int) -> Batch:

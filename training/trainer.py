@@ -23,25 +23,21 @@ from rich.console import Console
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from model.errors import FathomError
 from training import checkpoint
 from training.checkpoint import Checkpoint
-from training.config import ConfigError, TrainConfig
+from training.config import TrainConfig
 from training.curriculum import Curriculum
+from training.errors import ConfigError, Interrupted, RunFailed
 from training.halting_head import HeadTrainer
 from training.judge.traces import accuracy_at
 from training.parallel import World
 from training.progress import Display
-from training.run import Metrics, build_network
+from training.run import Metrics
 from training.task import Batch
-from training.unroll import Plan, Unrolled
+from training.unroll import Rollout, Unrolled
 
 LOG_EVERY = 50  # updates
 PROBE_PROBLEMS, PROBE_SEED = 64, 1_000_003
-
-
-class Interrupted(FathomError):
-    """The run was asked to stop, and has saved what it had."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +57,8 @@ class Trainer:
             raise ConfigError(f"batch {config.batch} is smaller than the number of processes, {world.size}")
         self.config, self.run, self.world, self.device = config, run, world, device
         torch.manual_seed(config.seed)
-        self.network = build_network(config.network).to(device)
-        self.averaged = build_network(config.network).to(device).eval()
+        self.network = config.baseline.network(config.network).to(device)
+        self.averaged = config.baseline.network(config.network).to(device).eval()
         self.averaged.load_state_dict(self.network.state_dict())
         self.noise = torch.Generator(device).manual_seed(config.seed)
         self.numbers = np.random.default_rng(config.data_seed)
@@ -72,7 +68,7 @@ class Trainer:
         self.head = HeadTrainer(config, self.averaged, world, device) if halting else None
         self.updates = 0
         self.seconds = 0.0
-        unrolled = Unrolled(self.network, config.task, self.noise, config.intermediate, config.ponder)
+        unrolled = Unrolled(self.network, config.task, self.noise, config.intermediate)
         # With burn-in the embedding gets no gradient; DistributedDataParallel wants to be told.
         self._loss: nn.Module = (
             DistributedDataParallel(unrolled, find_unused_parameters=True) if world.size > 1 else unrolled
@@ -92,17 +88,22 @@ class Trainer:
         return groups
 
     def train(self, console: Console, silent: bool = False) -> Outcome:
-        """Train to the last update. Raises Interrupted on SIGINT or SIGTERM, after saving."""
+        """Train to the last update. Raises Interrupted on SIGINT or SIGTERM, after saving, and RunFailed
+        where the loss or its gradient is no number any more: then nothing of that update is kept.
+        """
         config, leads = self.config, self.world.leads
         metrics = Metrics(self.run, self.updates) if leads else None
         accuracy: float | None = None
         with Display(config, console, silent or not leads) as display, _stop_signals() as stop:
             since = time.monotonic()
             while self.updates < config.all_updates:
-                facts = self._update() if self.updates < config.updates else self._teach()
+                try:
+                    facts = self.update() if self.updates < config.updates else self.teach()
+                except FloatingPointError as error:
+                    raise self._diverged(error) from error
                 now = time.monotonic()
                 self.seconds, since = self.seconds + now - since, now
-                display.update(self.updates, self.curriculum)
+                display.updated(self.updates, self.curriculum)
                 if metrics and self.updates % LOG_EVERY == 0:
                     metrics.write({**facts, "seconds": round(self.seconds, 1)})
                 if self.updates % config.checkpoint_every == 0 or self.updates == config.all_updates:
@@ -144,23 +145,23 @@ class Trainer:
         self.curriculum = Curriculum(self.config.curriculum, **state["curriculum"])
         self.updates, self.seconds = saved.update, float(state["seconds"])
 
-    def _update(self) -> dict[str, float]:
+    def update(self) -> dict[str, float]:
         """One step of the optimizer; what happened, for the metrics."""
         config, curriculum = self.config, self.curriculum
-        batch, plan = self._drawn()
+        batch, rollout = self.draw()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, self.updates) * group["rate"]
         self.optimizer.zero_grad()
         with torch.autocast(self.device, torch.bfloat16, enabled=_bfloat16(config, self.device)):
-            share, final = self._loss(batch.rows(plan.rows).to(self.device), config.batch, plan)
+            share, final = self._loss(batch.rows(rollout.rows).to(self.device), config.batch, rollout)
         (share * self.world.size).backward()  # gradients are averaged over processes; shares add up
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
+        norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), config.clip))
+        loss = float(self.world.total(final))  # of the answer: what the curriculum goes by
+        if not math.isfinite(norm) or not math.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss} and its gradient's norm {norm}")
         self.optimizer.step()
         self._average()
         self.updates += 1
-        loss = float(self.world.total(final))  # of the answer: what the curriculum goes by
-        if not math.isfinite(loss):
-            raise checkpoint.RunError(f"the loss is {loss} at update {self.updates}: lower learning_rate")
         if batch.watched is None or bool(batch.watched.any()):
             curriculum.observe(self.updates, loss)
         return {
@@ -169,11 +170,19 @@ class Trainer:
             "running_loss": curriculum.loss,
             "difficulty": curriculum.difficulty,
             "burn_in": curriculum.burn_in,
-            "gradient_norm": float(norm),
+            "gradient_norm": norm,
             "learning_rate": learning_rate(config, self.updates - 1),
         }
 
-    def _drawn(self) -> tuple[Batch, Plan]:
+    def _diverged(self, error: FloatingPointError) -> RunFailed:
+        """What to do about a loss that is no number, from the last checkpoint on if there is one."""
+        less = f"--set learning_rate={self.config.learning_rate / 2:g}"
+        again = f"remove {self.run} and begin again with {less}"
+        if checkpoint.exists(self.run):
+            again = f"continue from the last checkpoint with --resume {self.run} {less}"
+        return RunFailed(f"{error} at update {self.updates + 1}; {again}")
+
+    def draw(self) -> tuple[Batch, Rollout]:
         """Problems, for how long each phase of thinking about them lasts, and what is graded then."""
         config, curriculum, numbers = self.config, self.curriculum, self.numbers
         batch = config.task.sample(numbers, config.batch, curriculum.difficulty)
@@ -189,11 +198,11 @@ class Trainer:
             batch = replace(batch, watched=torch.zeros_like(batch.watched))
         ramp = min(1.0, self.updates / max(1, config.noise_ramp))
         rest = min(1.0, 0.1 + max(0, self.updates - config.unrest_from) / 300)
-        return batch, Plan(
+        return batch, Rollout(
             burn_in, steps, config.noise * ramp, self.world.rows(config.batch), config.unrest * rest
         )
 
-    def _teach(self) -> dict[str, float]:
+    def teach(self) -> dict[str, float]:
         """One update of the halting head on the averaged weights, which are what is exported."""
         assert self.head is not None, "only a network with a head has updates left"
         loss = self.head.update(self.numbers, self.updates - self.config.updates)

@@ -24,7 +24,7 @@ from training.task import Batch, Task
 
 
 @dataclass(frozen=True)
-class Plan:
+class Rollout:
     """How one batch is thought about."""
 
     burn_in: int  # steps without gradient, first
@@ -38,48 +38,40 @@ class Unrolled(nn.Module):
     """Network and task as one module whose forward is the loss, for DistributedDataParallel."""
 
     def __init__(
-        self,
-        network: RecurrentTransformer,
-        task: Task,
-        noise: torch.Generator,
-        intermediate: float = 0.0,
-        ponder: float = 0.0,
+        self, network: RecurrentTransformer, task: Task, noise: torch.Generator, intermediate: float = 0.0
     ) -> None:
-        """intermediate: weight of the answers on the way. ponder: of the steps until tokens halt."""
+        """intermediate: weight of the answers on the way."""
         super().__init__()
         self.network = network
         self._task = task
         self._noise = noise
         self._intermediate = intermediate
-        self._ponder = ponder
 
-    def forward(self, batch: Batch, whole: int, plan: Plan) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: Batch, whole: int, rollout: Rollout) -> tuple[Tensor, Tensor]:
         """The share that these rows have in a batch of `whole` rows: of the loss, and of its part for
         the last answer that the curriculum goes by, without gradient; two scalars."""
         network, mask = self.network, batch.inputs.mask
         context, given = network.embed(batch.inputs)
-        noisy = functools.partial(self._noisy, whole=whole, plan=plan)
+        noisy = functools.partial(self._noisy, whole=whole, rollout=rollout)
         known, start = (context, given) if batch.earlier is None else network.embed(batch.earlier)
         before = batch.inputs if batch.earlier is None else batch.earlier
         with torch.no_grad():
-            waited = last(network.walk(start, known, before.mask, plan.burn_in, disturb=noisy))
+            waited = last(network.walk(start, known, before.mask, rollout.burn_in, disturb=noisy))
         if batch.earlier is not None:
             waited = torch.where(_new(batch.inputs, batch.earlier), given, waited)
         earlier = []
-        for taken, state in enumerate(network.walk(waited, context, mask, plan.steps, plan.burn_in, noisy)):
-            if self._intermediate and 0 < taken < plan.steps:
+        walk = network.walk(waited, context, mask, rollout.steps, rollout.burn_in, noisy)
+        for taken, state in enumerate(walk):
+            if self._intermediate and 0 < taken < rollout.steps:
                 earlier.append((self._each(state, context, batch) * batch.weights.flatten()).sum())
         each = self._each(state, context, batch)
         loss = (each * batch.weights.flatten()).sum()
         final = loss if batch.watched is None else (each * batch.watched.flatten()).sum()
         if earlier:
             loss = loss + self._intermediate * torch.stack(earlier).mean()
-        if self.network.time is not None:
-            real = mask.to(state.dtype)
-            mean = (self.network.time.ponder(state) * real).sum(dim=1) / real.sum(dim=1)
-            loss = loss + self._ponder * mean.sum() / whole
-        if network.reader is not None and plan.unrest:
-            loss = loss + plan.unrest * network.reader.unrest() * len(mask) / whole
+        loss = loss + network.thinking_cost(state, mask) / whole
+        if network.reader is not None and rollout.unrest:
+            loss = loss + rollout.unrest * network.reader.unrest() * len(mask) / whole
         return loss, final.detach()
 
     def _each(self, state: Tensor, context: Context, batch: Batch) -> Tensor:
@@ -87,13 +79,13 @@ class Unrolled(nn.Module):
         logits = self._task.logits(self.network, state, context).float()
         return F.cross_entropy(logits.flatten(0, -2), batch.labels.flatten(), reduction="none")
 
-    def _noisy(self, state: Tensor, whole: int, plan: Plan) -> Tensor:
+    def _noisy(self, state: Tensor, whole: int, rollout: Rollout) -> Tensor:
         """Noise is drawn for the whole batch: any number of processes sees the same."""
-        if plan.noise == 0:
+        if rollout.noise == 0:
             return state
         shape = (whole, *state.shape[1:])
         noise = torch.randn(shape, generator=self._noise, device=state.device, dtype=state.dtype)
-        return state + plan.noise * noise[plan.rows]
+        return state + rollout.noise * noise[rollout.rows]
 
 
 def _new(inputs: Inputs, earlier: Inputs) -> Tensor:

@@ -44,9 +44,6 @@ class RecurrentConfig:
     halting_head: bool = False  # a head on the state that says when to stop; it learns last, alone
     # What the network sees of a problem (model/network/perception.py).
     perception: Literal["graph", "family", "characters", "words", "sentences"] = "graph"
-    # Baselines.
-    layers: int = 0  # blocks of their own, step t runs block t, later steps none; 0: one shared block
-    adaptive_time: bool = False  # tokens learn when to halt (model/network/adaptive_time.py)
 
     def __post_init__(self) -> None:
         for name in ("width", "heads", "feed_forward", "classes"):
@@ -72,22 +69,19 @@ class RecurrentConfig:
             raise ValueError(f"rotary turns pairs: width {self.width} / heads {self.heads} must be even")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}, but must be in [0, 1)")
-        for name in ("depth_embedding", "layers"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be 0 (none) or more")
+        if self.depth_embedding < 0:
+            raise ValueError(f"depth_embedding is {self.depth_embedding}, but must be 0 (none) or more")
         if self.reading < 0 or self.window < 0 or self.span < 1 or self.counters < 0 or self.same_heads < 0:
             raise ValueError("reading, window, counters and same_heads must be 0 or more, and span 1 or more")
         if self.reading and not in_a_row:
             raise ValueError("reading needs tokens in a row: perception=characters, words or sentences")
         if not self.reading and (self.routing == "input" or self.counters or self.same_heads):
             raise ValueError("routing=input, counters and same_heads need a network that reads: reading=48")
-        if self.reading and (self.layers or self.adaptive_time or self.rotary or self.depth_embedding):
-            raise ValueError("reading goes with no baseline, rotary positions or depth embedding")
+        if self.reading and (self.rotary or self.depth_embedding):
+            raise ValueError("reading goes with no rotary positions or depth embedding")
         if self.reading and self.routing == "state" and self.reading != self.width:
             raise ValueError("routing=state needs reading as wide as the state: reading=width")
         if self.keep_given and self.perception in NOTHING_GIVEN:
             raise ValueError("keep_given needs tokens that are given: perception=graph or family")
         if self.echo and self.perception != "family" and not self.reading:
             raise ValueError("echo needs a head that speaks of what can be given, or a network that reads")
-        if self.layers and self.adaptive_time:
-            raise ValueError("adaptive_time needs a shared block: layers=0")

@@ -19,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.network.adaptive_time import AdaptiveTime
 from model.network.config import RecurrentConfig
 from model.network.layers import Block, HaltingHead
 from model.network.perception import Context, Inputs, perception_of
@@ -56,8 +55,6 @@ class RecurrentTransformer(nn.Module):
         read = self.perception.readers * config.width
         self.head_norm = nn.LayerNorm(read)
         self.head = nn.Linear(read, self.perception.classes)
-        self.later = nn.ModuleList(Block(config, self.perception.views) for _ in range(config.layers - 1))
-        self.time = AdaptiveTime(self.strands * config.width) if config.adaptive_time else None
         # Last, so that all else starts from the same weights with and without it.
         self.halting = (
             HaltingHead(self.strands * config.width, self.perception.readers) if config.halting_head else None
@@ -88,7 +85,7 @@ class RecurrentTransformer(nn.Module):
             context = context._replace(injection=state)
         if self.config.keep_given:
             context = context._replace(given=state, known=self.perception.known(kinds))
-        return context, state if self.time is None else self.time.begin(state)
+        return context, state
 
     def _enter(self, seen: Tensor, mask: Tensor) -> Tensor:
         state = self.dropout(self.input_norm(seen)).flatten(2)  # (B, N, K, W) -> (B, N, D)
@@ -100,12 +97,8 @@ class RecurrentTransformer(nn.Module):
         depth (B,) int64 counts the steps a row has taken before this one. The gate mixes proposal
         and state, z = sigmoid(W[h'; h] + b), and starts close to the identity (b = -2).
         """
-        real = mask.unsqueeze(-1)
-        if self.time is not None:
-            proposal = self._proposal(self.time.current(state), context, mask, depth)
-            return self.time.advance(state, proposal) * real.to(state.dtype)
         proposal = self._proposal(state, context, mask, depth)
-        return proposal * real.to(proposal.dtype)
+        return proposal * mask.unsqueeze(-1).to(proposal.dtype)
 
     def walk(
         self,
@@ -134,13 +127,10 @@ class RecurrentTransformer(nn.Module):
         if self.reader is not None:
             proposal = self.block(x, self._routes(x, context, mask))
         else:
-            block = self._block(depth)
-            if block is None:
-                return state
             if self.depths is not None:
                 places = depth.clamp(max=self.config.depth_embedding - 1).repeat_interleave(self.strands)
                 x = x + self.depths(places).unsqueeze(1)
-            proposal = block(x, self._attention(context))
+            proposal = self._block(depth)(x, self._attention(context))
         if self.config.proposal_norm:
             proposal = F.layer_norm(proposal, (self.config.width,))
         if self.gate is not None:
@@ -188,14 +178,9 @@ class RecurrentTransformer(nn.Module):
             return rows
         return rows.reshape(-1, self.strands, *rows.shape[1:]).transpose(1, 2).flatten(2)
 
-    def _block(self, depth: Tensor) -> Block | CarryBlock | None:
-        """The shared block; of a network of fixed depth the one whose turn it is, None after the last."""
-        if self.config.layers == 0:
-            return self.block
-        taken = int(depth[0])
-        assert bool((depth == taken).all()), "the rows of a network of fixed depth move together"
-        blocks = (self.block, *self.later)
-        return blocks[taken] if taken < len(blocks) else None
+    def _block(self, depth: Tensor) -> nn.Module:  # noqa: ARG002  a baseline's blocks take turns
+        """What computes the proposal of the step after `depth` others."""
+        return self.block
 
     def readout(self, state: Tensor, context: Context) -> Tensor:
         """State -> logits (B, C), read at the source and the target, or at the person asked about."""
@@ -218,7 +203,12 @@ class RecurrentTransformer(nn.Module):
         return self.perception.spread(self.head(self.head_norm(strands)))
 
     def _readable(self, state: Tensor) -> Tensor:
-        return state if self.time is None else self.time.output(state)
+        """What is read of a state: all of it."""
+        return state
+
+    def thinking_cost(self, state: Tensor, mask: Tensor) -> Tensor:  # noqa: ARG002
+        """What the loss says of the steps themselves, summed over rows: nothing, the caller counts them."""
+        return state.new_zeros(())
 
     def forward(self, inputs: Inputs, steps: int) -> Tensor:
         """Logits (B, C) after `steps` steps."""

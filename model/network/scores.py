@@ -27,6 +27,11 @@ def _entropy(log_p: Tensor) -> Tensor:
     return -(log_p.exp() * log_p).sum(dim=-1)
 
 
+def _length(vectors: Tensor) -> Tensor:
+    """Never zero. Not `+ TINY`: exporters take the sum with so little for nothing, and leave it out."""
+    return vectors.norm(dim=-1).clamp(min=TINY)
+
+
 def _largest(values: Tensor, mask: Tensor) -> Tensor:
     """The maximum over real tokens: (B, N) -> (B,)."""
     return torch.where(mask, values, 0.0).amax(dim=-1)
@@ -44,8 +49,9 @@ def readout_scores(logits: Tensor, previous: Tensor, stable_for: Tensor) -> tupl
 
 def latent_scores(state: Tensor, previous: Tensor, delta: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
     """latent_diff, cosine, acceleration: each (B,), from (B, N, D) states; delta is the last movement."""
-    length = state.norm(dim=-1)
-    moved = (state - previous).norm(dim=-1) / (length + TINY)
-    turned = 1.0 - (state * previous).sum(dim=-1) / (length * previous.norm(dim=-1) + TINY)
-    changed = (state - previous - delta).norm(dim=-1) / (length + TINY)
+    length, far = _length(state), (state - previous).norm(dim=-1)
+    moved = far / length
+    turned = 1.0 - (state * previous).sum(dim=-1) / (length * _length(previous))
+    turned = torch.where(far > 0, turned, 0.0)  # what stands still has not turned, a token of zeros either
+    changed = (state - previous - delta).norm(dim=-1) / length
     return _largest(moved, mask), _largest(turned, mask), _largest(changed, mask)

@@ -63,6 +63,8 @@ def test_a_score_of_a_models_own_says_when_it_halts() -> None:
     [
         (("B", 2), {"classes": TWO}),
         (("B", "N", 2), {"classes": TWO, "readout": {"kind": "tokens", "axis": "N"}}),
+        (("B", 9, 2), {"classes": TWO, "readout": {"kind": "tokens", "axis": 9}}),
+        (("B", "N", 4, 2), {"classes": TWO, "readout": {"kind": "tokens", "axis": ["N", 4]}}),
         (("B",), TENSOR),
         (("B", "N", 3, "N"), TENSOR),
     ],
@@ -80,6 +82,7 @@ def test_readouts_of_every_kind_are_read(shape: tuple[object, ...], changes: dic
         (("B", "N"), {"classes": TWO}, "readout is classes"),
         (("B", 2), {"classes": TWO, "readout": {"kind": "tokens", "axis": "N"}}, "readout is tokens"),
         (("B", "N", 2), {"classes": TWO, "readout": {"kind": "tokens", "axis": "M"}}, "readout is tokens"),
+        (("B", "N", 2), {"classes": TWO, "readout": {"kind": "tokens", "axis": ["N", "N"]}}, "readout is"),
         (("B", "N", 2), {"classes": TWO, "readout": {"kind": "tokens"}}, "an axis belongs to the kind"),
         (("B", 2), {"classes": TWO, "readout": {"kind": "classes", "axis": "N"}}, "an axis belongs"),
         (("B", 2), {"classes": TWO, "readout": {"kind": "mood"}}, "readout.kind"),

@@ -16,7 +16,7 @@ from model.network.config import RecurrentConfig
 from model.network.perception import FamilyInputs, hands
 from model.network.recurrent import RecurrentTransformer
 from model.network.served import ServedModel
-from training.judge.backends import torch_form
+from training.judge.backends import torch_backend
 
 CONFIG = RecurrentConfig(
     width=16, heads=2, feed_forward=24, layer_scale=1.0, perception="family", keep_given=True
@@ -44,7 +44,7 @@ def network(config: RecurrentConfig = CONFIG) -> RecurrentTransformer:
 def test_the_served_model_says_what_the_network_says() -> None:
     model, problem = network(), inputs()
     assert ServedModel(model).context == ("attention", "places", "wanted", "given", "known", "real")
-    for taken, (*_, logits, _) in enumerate(torch_form(model).walk(problem, 4), start=1):
+    for taken, (*_, logits, _) in enumerate(torch_backend(model).walk(problem, 4), start=1):
         torch.testing.assert_close(logits, model(problem, taken))
 
 

@@ -14,7 +14,7 @@ from model.network.config import RecurrentConfig
 from model.network.perception import Inputs, SequenceInputs, WordInputs
 from model.network.reading import Heard, LocalRoutes, NearestRoutes, Routes
 from model.network.recurrent import RecurrentTransformer, last
-from training.judge.backends import torch_form
+from training.judge.backends import torch_backend
 
 CHARACTERS = RecurrentConfig(
     width=16,
@@ -114,7 +114,7 @@ def test_the_order_of_tokens_matters(config: RecurrentConfig) -> None:
 def test_the_served_model_says_what_the_network_says(config: RecurrentConfig) -> None:
     model, inputs = network(config), problem(config, 3, 9)
     inputs.mask[1, 6:] = False
-    for taken, (*_, logits, _) in enumerate(torch_form(model).walk(inputs, 4), start=1):
+    for taken, (*_, logits, _) in enumerate(torch_backend(model).walk(inputs, 4), start=1):
         torch.testing.assert_close(logits, model(inputs, taken))
 
 
@@ -315,10 +315,8 @@ def test_names_begin_apart_and_a_place_that_is_not_given_adds_nothing() -> None:
             "routing=input, counters and same_heads need",
         ),
         (CHARACTERS, {"reading": 0, "routing": "state", "counters": 0}, "echo needs a head that speaks"),
-        (CHARACTERS, {"layers": 2}, "reading goes with no baseline, rotary positions or depth embedding"),
-        (CHARACTERS, {"adaptive_time": True}, "reading goes with no baseline"),
-        (CHARACTERS, {"rotary": True}, "reading goes with no baseline"),
-        (CHARACTERS, {"depth_embedding": 3}, "reading goes with no baseline"),
+        (CHARACTERS, {"rotary": True}, "reading goes with no rotary positions or depth embedding"),
+        (CHARACTERS, {"depth_embedding": 3}, "reading goes with no rotary"),
         (CHARACTERS, {"routing": "state", "reading": 8}, "routing=state needs .* reading=width"),
         (CHARACTERS, {"keep_given": True}, "keep_given needs tokens that are given"),
         (SENTENCES, {"keep_given": True}, "keep_given needs tokens that are given"),

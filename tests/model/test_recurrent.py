@@ -14,7 +14,7 @@ from model.network.perception import GraphInputs
 from model.network.recurrent import RecurrentTransformer, last
 from model.network.scores import SCORES
 from model.network.served import ServedModel
-from training.judge.backends import torch_form
+from training.judge.backends import torch_backend
 
 ABLATIONS = (
     RecurrentConfig(width=16, heads=2, feed_forward=24),
@@ -73,7 +73,7 @@ def test_forward_is_a_repeated_step(config: RecurrentConfig) -> None:
 @torch.inference_mode()
 def test_the_served_model_says_what_the_network_says(config: RecurrentConfig) -> None:
     model, inputs = network(config), problem(3, 6)
-    for taken, (*_, logits, _) in enumerate(torch_form(model).walk(inputs, 5), start=1):
+    for taken, (*_, logits, _) in enumerate(torch_backend(model).walk(inputs, 5), start=1):
         torch.testing.assert_close(logits, model(inputs, taken))
 
 
@@ -137,9 +137,9 @@ def test_the_scores_of_a_step_are_the_reference_formulas() -> None:
     model = network(ABLATIONS[0])
     inputs = problem(4, 7, seed=2)
     inputs.mask[1, 5:6] = False
-    form = torch_form(model)
-    before = [tensor.double().numpy() for tensor in form.embed(inputs)[form.context :]]
-    for *following, logits, scores in form.walk(inputs, 4):
+    backend = torch_backend(model)
+    before = [tensor.double().numpy() for tensor in backend.embed(inputs)[backend.context :]]
+    for *following, logits, scores in backend.walk(inputs, 4):
         state, readout, delta, stability = before
         before = [tensor.double().numpy() for tensor in following]
         expected = reference(logits.double().numpy(), readout, before[0], state, delta, stability, inputs)

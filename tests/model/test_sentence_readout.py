@@ -12,7 +12,7 @@ from model.halting import CRITERIA, HaltingRule, decide, probabilities, terms_of
 from model.network.config import RecurrentConfig
 from model.network.perception import UNKNOWN, Context, SentencePerception, SequenceInputs, WordInputs
 from model.network.recurrent import RecurrentTransformer
-from training.judge.backends import torch_form
+from training.judge.backends import torch_backend
 
 CONFIG = RecurrentConfig(
     width=16, heads=2, feed_forward=16, classes=3, layer_scale=1.0, perception="sentences", reading=16
@@ -91,14 +91,14 @@ def test_known_is_the_probability_of_unknown_and_halts_where_that_has_fallen(per
     ).eval()
     tokens, mask = torch.randint(0, 7, (6, 12)), torch.ones(6, 12, dtype=torch.bool)
     inputs = WordInputs(tokens, torch.zeros_like(tokens), mask) if sentences else SequenceInputs(tokens, mask)
-    form = torch_form(model)
-    assert form.scores[-1] == "known"
-    steps = list(form.walk(inputs, 8))
+    backend = torch_backend(model)
+    assert backend.scores[-1] == "known"
+    steps = list(backend.walk(inputs, 8))
     scores = torch.stack([scores for *_, scores in steps]).numpy()  # (steps, B, S)
     unknown = probabilities(torch.stack([logits for *_, logits, _ in steps]).double().numpy())[..., UNKNOWN]
     assert scores[..., -1] == pytest.approx(unknown, abs=1e-6)
     threshold = float(sorted(unknown.flatten())[unknown.size // 3])
-    criteria = {name: CRITERIA[name] for name in ("none", *form.scores)}
+    criteria = {name: CRITERIA[name] for name in ("none", *backend.scores)}
     terms = terms_of(HaltingRule("known", threshold + 1e-6), 1, 100, criteria)
     held_for, seen = torch.zeros(6, dtype=torch.int64).numpy(), set()
     for taken, (said, expected) in enumerate(zip(scores, unknown, strict=True), start=1):
@@ -111,4 +111,4 @@ def test_known_is_the_probability_of_unknown_and_halts_where_that_has_fallen(per
 
 def test_a_network_of_two_classes_has_no_score_for_what_it_cannot_say() -> None:
     plain = RecurrentConfig(width=16, heads=2, feed_forward=16, perception="characters")
-    assert "known" not in torch_form(RecurrentTransformer(plain)).scores
+    assert "known" not in torch_backend(RecurrentTransformer(plain)).scores

@@ -12,7 +12,7 @@ from model.network.config import RecurrentConfig
 from model.network.layers import nearest_match, rotated
 from model.network.perception import SequenceInputs
 from model.network.recurrent import RecurrentTransformer
-from training.judge.backends import torch_form
+from training.judge.backends import torch_backend
 
 NEAREST = RecurrentConfig(
     width=16, heads=4, feed_forward=24, layer_scale=1.0, perception="characters", attention="nearest"
@@ -159,7 +159,7 @@ def test_the_first_token_is_read_and_every_token_can_be(config: RecurrentConfig)
 def test_the_served_model_says_what_the_network_says(config: RecurrentConfig) -> None:
     model, inputs = network(config), problem(3, 6)
     inputs.mask[1, 4:] = False
-    for taken, (*_, logits, _) in enumerate(torch_form(model).walk(inputs, 4), start=1):
+    for taken, (*_, logits, _) in enumerate(torch_backend(model).walk(inputs, 4), start=1):
         torch.testing.assert_close(logits, model(inputs, taken))
 
 

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from model.calibration import Calibration
 from model.codecs import CodecLimits, codec_of
 from model.codecs.tensors import TensorsCodec
+from model.codecs.tensors import packed as in_bytes
 from model.errors import BundleError, RequestError
 from model.manifest import Manifest
 
@@ -160,6 +162,32 @@ def test_a_problem_is_measured_by_its_axes() -> None:
     assert CODEC.readout_tokens(CODEC.encode({"tensors": EXAMPLE}, "input")) == [0, 1]
 
 
+def test_what_marks_real_tokens_may_be_left_out() -> None:
+    codec = TensorsCodec(manifest_of(mask="real"))
+    given = {name: values for name, values in EXAMPLE.items() if name != "real"}
+    encoded = codec.encode({"tensors": given}, "input")
+    assert list(encoded) == list(EXAMPLE)
+    assert (encoded["real"].tolist(), encoded["real"].dtype) == ([True, True], np.bool_)
+    assert codec.encode({"tensors": EXAMPLE}, "input")["real"].tolist() == [True, False]
+    assert codec.schema["properties"]["tensors"]["required"] == list(given)
+
+
+def test_a_mask_whose_length_nothing_else_tells_is_asked_for() -> None:
+    inputs = [
+        {"name": "x", "dtype": "float32", "shape": ["B", 2]},
+        {"name": "real", "dtype": "bool", "shape": ["B", "N"]},
+    ]
+    alone = manifest_of({"tensors": {"x": [1, 2], "real": [True]}}, inputs=inputs, mask="real")
+    with pytest.raises(RequestError, match="tensor real is missing"):
+        TensorsCodec(alone).encode({"tensors": {"x": [1, 2]}}, "input")
+
+
+def test_bytes_are_what_they_were() -> None:
+    values = np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3).T
+    given = {"half": [1, 2, 3], "kinds": [1, 2, 3], "small": [3], "real": [True] * 3, "x": in_bytes(values)}
+    assert np.array_equal(CODEC.encode({"tensors": given}, "input")["x"], values)
+
+
 def test_the_schema_holds_the_axes_of_the_manifest() -> None:
     tensors = CODEC.schema["properties"]["tensors"]
     assert tensors["required"] == list(EXAMPLE)
@@ -171,8 +199,10 @@ def test_the_schema_holds_the_axes_of_the_manifest() -> None:
 
 def test_the_manifest_in_the_docs_is_one_and_its_problems_are_the_same() -> None:
     blocks = re.findall(r"```json\n(.*?)```", Path("docs/bundles.md").read_text(), re.DOTALL)
-    manifest, problem = (json.loads(block) for block in blocks)
+    manifest, problem, calibration = (json.loads(block) for block in blocks)
+    assert Calibration.model_validate(calibration).points
     codec = TensorsCodec(Manifest.model_validate({**manifest, "files": {}}))
+    assert set(manifest) < set(Manifest.model_fields)
     as_lists, as_bytes = (codec.encode(given, "input") for given in (manifest["example"], problem))
     assert {name: tensor.tolist() for name, tensor in as_lists.items()} == manifest["example"]["tensors"]
     assert as_bytes["goal"].tolist() == as_lists["goal"].tolist()

@@ -13,12 +13,12 @@ import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
-from training import checkpoint, drafts, run
-from training.checkpoint import Checkpoint, RunError
+from training import checkpoint, drafts, fit, run
+from training.checkpoint import Checkpoint
 from training.cli import app
 from training.config import TrainConfig, configure
 from training.drafts import drafted, swap
-from training.fit import start
+from training.errors import RunError
 from training.judge import evaluate
 
 TINY = [
@@ -41,15 +41,15 @@ def full(*_: object) -> None:
 def train(out: Path | None, resume: Path | None = None, task: str = "graph") -> str:
     """What the command prints."""
     console = Console(file=io.StringIO(), width=400)
-    start(task, "default", out, resume, TINY if resume is None else [], console, False)
+    fit.train(task, None, out, resume, TINY if resume is None else [], console, False)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
 
-def refusal(*words: str) -> str:
-    """The one line on stderr of a command that ends with 1."""
+def refusal(*words: str, code: int = 2) -> str:
+    """The one line on stderr of a command that the caller, or with code=1 the machine, keeps from working."""
     done = CliRunner().invoke(app, list(words))
-    assert done.exit_code == 1, done.output
+    assert done.exit_code == code, done.output
     assert done.exception is None or isinstance(done.exception, SystemExit)
     line: str = done.stderr.removesuffix("\n")
     assert "\n" not in line
@@ -173,8 +173,36 @@ def test_what_is_stopped_half_way_leaves_what_was_there(tmp_path: Path, stop: Ba
 
 
 def test_a_place_that_cannot_be_written_is_told_before_anything_is_measured(trained: Path) -> None:
-    line = refusal("evaluate", str(trained), "--out", "/proc/none")
+    line = refusal("evaluate", str(trained), "--out", "/proc/none", code=1)
     assert line.startswith("fathom: cannot write to /proc/none: ")
+
+
+def test_a_bundle_that_serve_would_not_find_is_refused_before_anything_is_read() -> None:
+    for place in ("foo", "./foo", "bundles/graph", "bundles/graph/..", "bundles/graph/2.part"):
+        line = refusal("export", "nowhere", "--out", place)
+        assert "serve would not find a bundle in" in line
+        assert "give REPOSITORY/MODEL/VERSION, such as bundles/graph/2" in line
+    assert refusal("export", "nowhere", "--out", "bundles/graph/2") == (
+        "fathom: nowhere has no checkpoint: it is no run, or was stopped before its first one"
+    )
+
+
+@pytest.mark.parametrize(
+    "words", [("evaluate", "--problems"), ("export", "--problems"), ("promise", "--pool")]
+)
+def test_an_odd_number_of_problems_is_refused_as_help_says(words: tuple[str, str], trained: Path) -> None:
+    command, flag = words
+    done = CliRunner().invoke(app, [command, str(trained), flag, "5"])
+    assert done.exit_code == 2
+    assert "5 is odd" in done.output
+
+
+def test_a_flag_that_takes_no_value_is_shown_with_none() -> None:
+    for command in ("train", "evaluate", "export", "reproduce", "promise"):
+        shown = CliRunner().invoke(app, [command, "--help"]).output.partition("--help")[0]
+        assert "--quiet" in shown
+        assert "bool" not in shown
+        assert "--no-" not in shown
 
 
 def test_ctrl_c_while_evaluating_is_one_line_and_leaves_nothing(

@@ -17,12 +17,12 @@ from model.errors import BundleError, FathomError
 from model.manifest import Manifest
 from model.network.scores import SCORES
 from model.network.served import ServedModel
-from training.fit import start
-from training.judge.calibrate import CalibrationPlan, rules_for
-from training.judge.evaluate import EvaluationPlan, evaluate, read_subject, write
+from training import fit
+from training.judge.backends import onnx_backend
+from training.judge.calibrate import CalibrationSize, calibrate, rules_for
+from training.judge.evaluate import EvaluationSize, evaluate, read_subject, write
 from training.judge.figures import draw
 from training.ship import export as exporting
-from training.ship import parity
 from training.ship.export import export
 from training.tasks.graph.task import GraphTask
 from training.tasks.logic.task import LogicTask
@@ -37,26 +37,25 @@ SMALL = [
     "head_updates=2",
     "device=cpu",
 ]
-PLAN = CalibrationPlan(problems=4, max_steps=6)
+SIZE = CalibrationSize(problems=4, max_steps=6)
 
 
-def ignore(_: str) -> None:
-    pass
+QUIET = Console(quiet=True)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "small"
-    start("graph", "default", folder, None, SMALL, Console(file=io.StringIO()), True)
+    fit.train("graph", "default", folder, None, SMALL, Console(file=io.StringIO()), True)
     return folder
 
 
 @pytest.fixture(scope="module")
 def bundle(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export(run, tmp_path_factory.mktemp("bundles") / "graph" / "7", PLAN, False, ignore).folder
+    return export(run, tmp_path_factory.mktemp("bundles") / "graph" / "7", SIZE, False, QUIET).folder
 
 
-def test_a_bundle_vouches_for_both_forms_and_says_how_it_came_about(bundle: Path) -> None:
+def test_a_bundle_vouches_for_both_backends_and_says_how_it_came_about(bundle: Path) -> None:
     read = read_bundle(bundle)
     manifest = read.manifest
     assert (manifest.name, manifest.version, manifest.codec.name) == ("graph", "7", "graph")
@@ -95,11 +94,12 @@ def test_a_bundle_holds_no_path_of_the_machine_that_made_it(bundle: Path) -> Non
             assert not [root for root in roots if root.encode() in content], path.name
 
 
+@pytest.mark.slow
 def test_a_network_that_knows_its_depth_says_so(run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     options = [*SMALL, "network.depth_embedding=4", "network.reinjection=true"]
-    start("graph", "default", folder, None, options, Console(file=io.StringIO()), True)
-    manifest = export(folder, tmp_path / "graph" / "1", PLAN, False, ignore).manifest
+    fit.train("graph", "default", folder, None, options, Console(file=io.StringIO()), True)
+    manifest = export(folder, tmp_path / "graph" / "1", SIZE, False, QUIET).manifest
     assert manifest.takes_depth
     assert manifest.step_inputs[-1] == "depth"
     assert "injection" in manifest.step_inputs, "the same numbers as the first state, but another tensor"
@@ -119,15 +119,16 @@ def test_an_export_that_differs_from_torch_is_not_written(
     monkeypatch.setattr(exporting, "write_onnx", stale)
     monkeypatch.setattr(exporting, "write_torchscript", lambda *_: None)
     with pytest.raises(BundleError, match=r"the onnx export differs from torch: .*; no bundle was written"):
-        export(run, tmp_path / "graph" / "1", PLAN, False, ignore)
+        export(run, tmp_path / "graph" / "1", SIZE, False, QUIET)
     assert list((tmp_path / "graph").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_network_without_a_halting_head_has_no_learned_score(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     options = [*SMALL, "network.halting_head=false"]
-    start("graph", "default", folder, None, options, Console(file=io.StringIO()), True)
-    manifest = export(folder, tmp_path / "graph" / "1", PLAN, False, ignore).manifest
+    fit.train("graph", "default", folder, None, options, Console(file=io.StringIO()), True)
+    manifest = export(folder, tmp_path / "graph" / "1", SIZE, False, QUIET).manifest
     assert manifest.scores == SCORES
     assert manifest.calibration is not None
     assert "learned" not in {point.criterion for point in manifest.calibration.points}
@@ -135,17 +136,29 @@ def test_a_network_without_a_halting_head_has_no_learned_score(tmp_path: Path) -
 
 def test_a_bundle_is_replaced_only_when_asked(run: Path, bundle: Path) -> None:
     with pytest.raises(BundleError, match="choose another version, or replace it with --replace"):
-        export(run, bundle, PLAN, False, ignore)
+        export(run, bundle, SIZE, False, QUIET)
+
+
+def test_calibration_shows_in_a_terminal_how_far_it_has_come(bundle: Path) -> None:
+    screen = Console(file=io.StringIO(), force_terminal=True, width=100)
+    calibrate(onnx_backend(read_bundle(bundle).manifest, bundle), GraphTask(), SIZE, screen)
+    assert isinstance(screen.file, io.StringIO)
+    total = SIZE.problems * len(GraphTask.calibrated)
+    assert f"{total}/{total}" in screen.file.getvalue()
+    plain = Console(file=io.StringIO())
+    calibrate(onnx_backend(read_bundle(bundle).manifest, bundle), GraphTask(), SIZE, plain)
+    assert isinstance(plain.file, io.StringIO)
+    assert plain.file.getvalue() == ""
 
 
 def test_what_is_no_run_cannot_be_exported(tmp_path: Path) -> None:
     with pytest.raises(FathomError, match="has no checkpoint"):
-        export(tmp_path, tmp_path / "graph" / "1", PLAN, False, ignore)
+        export(tmp_path, tmp_path / "graph" / "1", SIZE, False, QUIET)
 
 
 def test_evaluation_writes_the_grid_and_the_pictures(bundle: Path, tmp_path: Path) -> None:
     subject = read_subject(bundle)
-    evaluation = evaluate(subject, EvaluationPlan(problems=4, steps=6, unusual=1), ignore)
+    evaluation = evaluate(subject, EvaluationSize(problems=4, steps=6, unusual=1), QUIET.print)
     write(evaluation, tmp_path)
     pictures = draw(evaluation, tmp_path)
     report = json.loads((tmp_path / "evaluation.json").read_text())
@@ -166,11 +179,6 @@ def test_evaluation_writes_the_grid_and_the_pictures(bundle: Path, tmp_path: Pat
     ):
         assert f"\n## {title}\n" in page
     assert "| `learned` | 0.99 | 1 |" in page
-
-
-def test_parity_covers_padding_and_single_nodes() -> None:
-    assert (1, 1) in parity.SHAPES
-    assert len({length for _, length in parity.SHAPES}) >= 5
 
 
 @pytest.fixture(autouse=True)

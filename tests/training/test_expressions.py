@@ -86,8 +86,8 @@ def test_nested_expressions_are_exactly_so_deep(rng: np.random.Generator, depth:
 
 
 def test_an_expression_without_brackets_is_an_atom_a_negated_one_or_two(rng: np.random.Generator) -> None:
-    forms = [len(nested(rng, 0)) for _ in range(4000)]
-    shares = [forms.count(length) / 4000 for length in (1, 2, 3)]
+    lengths = [len(nested(rng, 0)) for _ in range(4000)]
+    shares = [lengths.count(length) / 4000 for length in (1, 2, 3)]
     assert shares == pytest.approx([0.5, 0.25, 0.25], abs=0.03)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,19 @@ from numpy.typing import NDArray
 from model.halting import CRITERIA, HaltingRule
 from model.network.recurrent import RecurrentTransformer
 from model.network.scores import SCORES
-from training.judge.backends import torch_form
+from training.judge.backends import torch_backend
 from training.judge.evaluate import Evaluation, Subject, _summary
 from training.judge.figures import draw
 from training.judge.figures import followed as followed_module
 from training.judge.figures.followed import Followed, follow
 from training.judge.figures.frontier import boundary, draw_frontier
-from training.judge.figures.halting import draw_halting
 from training.judge.figures.style import LOOKS, look
 from training.judge.figures.thresholds import draw_thresholds
 from training.judge.traces import Trace
-from training.presets import preset
+from training.recipes import preset
 
 TASKS = ("graph", "logic", "text")
+PICTURES = ("frontier", "thresholds", "halting", "latents")
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +44,7 @@ def subject(name: str) -> Subject:
     return Subject(
         name,
         network,
-        torch_form(network),
+        torch_backend(network),
         config.task,
         HaltingRule("latent_diff", 0.1),
         config.curriculum.end,
@@ -96,12 +97,8 @@ def words(figure: Figure) -> list[str]:
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_has_its_pictures_for_few_steps_and_many(name: str, limit: int, tmp_path: Path) -> None:
     pictures = draw(evaluation(name, limit), tmp_path)
-    assert [path.name for path in pictures] == [
-        "frontier.png",
-        "thresholds.png",
-        "halting.png",
-        "latents.png",
-    ]
+    names = [f"{name}.{ending}" for name in PICTURES for ending in ("png", "svg")]
+    assert [path.name for path in pictures] == names
     assert all(path.stat().st_size > 10_000 for path in pictures)
 
 
@@ -153,7 +150,7 @@ def test_thresholds_show_the_report_for_every_criterion_from_loose_to_strict() -
     upper = next(axes for axes in figure.axes if axes.get_title() == "latent_diff")
     curve = upper.get_lines()[1]
     points = [point for point in shown.report["halting"] if point["criterion"] == "latent_diff"]
-    assert sorted(curve.get_xdata()) == sorted({point["threshold"] for point in points})
+    assert sorted(np.asarray(curve.get_xdata()).tolist()) == sorted({point["threshold"] for point in points})
     assert upper.get_xlim()[0] > upper.get_xlim()[1], "large distances are loose, and on the left"
     patient = next(axes for axes in figure.axes if axes.get_title() == "argmax_stability")
     assert patient.get_xlim()[0] < patient.get_xlim()[1], "few steps are loose"
@@ -165,9 +162,29 @@ def test_a_criterion_that_came_later_is_drawn_like_the_others(tmp_path: Path) ->
     later.report["halting"] += [
         {**known, "criterion": "learned", "threshold": threshold} for threshold in (0.5, 0.9)
     ]
-    assert len(draw(later, tmp_path)) == 4
+    assert len(draw(later, tmp_path)) == 2 * len(PICTURES)
     assert "learned" in [axes.get_title() for axes in draw_thresholds(later).axes]
     assert look("one nobody knows") not in LOOKS.values()
+
+
+def test_thresholds_begin_at_zero_where_a_model_may_say_that_it_does_not_know() -> None:
+    for name, lowest in (("logic", 0.0), ("graph", 0.5)):
+        upper = next(axes for axes in draw_thresholds(evaluation(name, 40)).axes if axes.get_title() == "kl")
+        assert upper.get_yticks()[0] == lowest > upper.get_ylim()[0]
+
+
+def test_labels_of_thresholds_stay_apart() -> None:
+    figure = draw_thresholds(evaluation("logic", 40))
+    figure.draw_without_rendering()
+    lower = [axes for axes in figure.axes if axes.get_xlabel().startswith("threshold")]
+    assert len(lower) == len(SCORES)
+    for axes in lower:
+        shown = sorted(
+            (label.get_window_extent() for label in axes.get_xticklabels()), key=lambda box: box.x0
+        )
+        assert all(left.x1 < right.x0 for left, right in pairwise(shown)), axes.get_xlabel()
+        panel = axes.get_window_extent()
+        assert all(panel.x0 - 9 < box.x0 and box.x1 < panel.x1 + 9 for box in shown)
 
 
 def followed(of: Evaluation, right_from: int, kl: float) -> Followed:
@@ -176,19 +193,6 @@ def followed(of: Evaluation, right_from: int, kl: float) -> Followed:
     trace = traced(right_from, 40)
     trace.scores[:, :, SCORES.index("kl")] = kl
     return Followed(problems, trace, 30)
-
-
-def test_stillness_is_said_to_mean_nothing_only_where_the_readout_deceives() -> None:
-    of = evaluation("logic", 40)
-    assert "b  Stillness at the readout means nothing" in words(draw_halting(of, followed(of, 12, 1e-7)))
-    for case in (followed(of, 12, 1.0), followed(of, 1, 1e-7)):
-        assert "b  Scores while one thinks" in words(draw_halting(of, case))
-
-
-def test_the_step_at_which_answers_are_final_is_shown_where_they_turn() -> None:
-    of = evaluation("text", 40)
-    assert "half of the answers\nare final: step 12" in words(draw_halting(of, followed(of, 12, 1.0)))
-    assert not [text for text in words(draw_halting(of, followed(of, 1, 1.0))) if "are final" in text]
 
 
 def test_what_is_shown_ends_where_the_states_have_settled() -> None:

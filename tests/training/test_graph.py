@@ -10,7 +10,7 @@ import pytest
 from training.tasks.graph.generator import UNREACHABLE, Bools, Graphs, distances, negatives, positives
 from training.tasks.graph.negatives import ancestors, matched_negatives, rewired
 from training.tasks.graph.task import GraphTask, inputs_of
-from training.tasks.graph.unusual import FAMILIES
+from training.tasks.graph.unusual import SHAPES
 
 
 def search(edges: Bools, source: int) -> list[int]:
@@ -32,7 +32,7 @@ def rng() -> np.random.Generator:
 
 
 def test_distances_are_those_of_a_plain_search(rng: np.random.Generator) -> None:
-    for draw in FAMILIES.values():
+    for draw in SHAPES.values():
         edges, source = draw(rng)
         assert distances(edges[None], np.array([source]))[0].tolist() == search(edges, source)
 

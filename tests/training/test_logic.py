@@ -14,10 +14,11 @@ from model.codecs import CodecLimits
 from model.codecs.logic import LogicCodec
 from model.network.perception import Inputs, SequenceInputs
 from tests.training.test_expressions import by_python, drawn
-from training import checkpoint, run
-from training.config import LOGIC, ConfigError, configure, from_json, to_json
-from training.fit import start
+from training import checkpoint, fit, run
+from training.config import configure, from_json, to_json
+from training.errors import ConfigError
 from training.parallel import World
+from training.recipes import LOGIC
 from training.task import NEVER, Batch, Schedule
 from training.tasks.logic.expressions import (
     DEEP,
@@ -232,15 +233,15 @@ def test_logic_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
     small = ["network.width=8", "network.heads=2", "network.feed_forward=8", "batch=4", "updates=4"]
     small += ["curriculum.end=2", "curriculum.advance_below=10", "head_updates=2", "device=cpu"]
     quiet = Console(file=io.StringIO())
-    start("logic", "default", tmp_path / "whole", None, small, quiet, True)
+    fit.train("logic", "default", tmp_path / "whole", None, small, quiet, True)
 
     config = configure(LOGIC, small)
     run.create(tmp_path / "parts", config, "cpu", 1)
     first = Trainer(config, tmp_path / "parts", World(), "cpu")
     for _ in range(2):
-        first._update()
+        first.update()
     first.save()
-    start("logic", "default", None, tmp_path / "parts", [], quiet, True)
+    fit.train("logic", None, None, tmp_path / "parts", [], quiet, True)
     whole, parts = (checkpoint.load(tmp_path / name).tensors for name in ("whole", "parts"))
     assert whole.keys() == parts.keys()
     assert all(torch.equal(tensor, parts[name]) for name, tensor in whole.items())

@@ -10,16 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.config import ConfigError, configure
+from training.config import configure
+from training.errors import ConfigError
 from training.paper import reproduce
 from training.paper.catalogue import experiments
-from training.paper.experiment import Cited, Experiment, Measure, Progression, Variant
+from training.paper.experiment import Cited, Experiment, HeldOut, Progression, Variant
 from training.paper.progression import GIVEN, PROTOCOL, PUBLISHED, RAW, progression
 from training.paper.reading_ablations import RAW_LOGIC, RAW_TEXT
 from training.paper.replications import OURS
-from training.paper.reproduce import Job, carry_through
+from training.paper.reproduce import Job, measured_run
 from training.parallel import joined
-from training.presets import PRESETS
+from training.recipes import PRESETS
 from training.tasks.logic.expressions import depth_of, value_of
 from training.tasks.logic.task import CHARACTERS, LogicTask
 from training.trainer import Trainer
@@ -49,7 +50,7 @@ def test_every_mechanism_can_be_left_out(variant: Variant, tmp_path: Path) -> No
     with joined("cpu") as world:
         trainer = Trainer(config, tmp_path, world, "cpu")
         assert trainer.curriculum.difficulty == config.curriculum.start
-        facts = [trainer._update() for _ in range(2)]
+        facts = [trainer.update() for _ in range(2)]
     assert all(np.isfinite(each["loss"]) for each in facts)
 
 
@@ -95,8 +96,8 @@ def test_the_operator_of_a_chain_does_not_give_its_value_away() -> None:
 
 def test_cells_are_a_column_for_each_difficulty_of_each_split(tmp_path: Path) -> None:
     variants = tuple(tiny(variant) for variant in RAW_LOGIC.variants[:2])
-    measure = Measure({"paper": (2, 3), "towers": (4,)}, (1, 4), 4, 8)
-    experiment = replace(RAW_LOGIC, variants=variants, measure=measure)
+    held_out = HeldOut({"paper": (2, 3), "towers": (4,)}, (1, 4), 4, 8)
+    experiment = replace(RAW_LOGIC, variants=variants, held_out=held_out)
     where = reproduce.reproduce(experiment, tmp_path, 1, 1, said)
     table = (where / "table.md").read_text()
     assert "| Variant | parameters | levels reached | 2 levels | 3 levels | towers of 4 | processor" in table
@@ -107,15 +108,16 @@ def test_cells_are_a_column_for_each_difficulty_of_each_split(tmp_path: Path) ->
     assert (where / "figure.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_a_progression_puts_domains_beside_each_other(tmp_path: Path) -> None:
     whole = progression(full=False)
     small = {
-        "graph": Measure({"matched": (1, 6)}, (1, 2), 4, 2),
-        "logic": Measure({"paper": (1, 8)}, (1, 2), 4, 2),
-        "text": Measure({"paper": (2, 5)}, (1, 2), 4, 2),
+        "graph": HeldOut({"matched": (1, 6)}, (1, 2), 4, 2),
+        "logic": HeldOut({"paper": (1, 8)}, (1, 2), 4, 2),
+        "text": HeldOut({"paper": (2, 5)}, (1, 2), 4, 2),
     }
     domains = tuple(
-        replace(domain, variants=tuple(map(tiny, domain.variants)), measure=small[domain.name])
+        replace(domain, variants=tuple(map(tiny, domain.variants)), held_out=small[domain.name])
         for domain in whole.domains
     )
     where = reproduce.reproduce(replace(whole, domains=domains), tmp_path, 1, 1, said)
@@ -134,13 +136,13 @@ def test_a_progression_puts_domains_beside_each_other(tmp_path: Path) -> None:
 
 
 def test_a_progression_shows_what_there_is(tmp_path: Path) -> None:
-    measure = Measure({"matched": (1, 6)}, (1, 2), 4, 2)
+    held_out = HeldOut({"matched": (1, 6)}, (1, 2), 4, 2)
     ours = tiny(replace(OURS, name=GIVEN))
     graph = Experiment(
-        "graph", "Graph", (ours, tiny(replace(OURS, name=PROTOCOL, folder="x"), 3)), measure, "grid"
+        "graph", "Graph", (ours, tiny(replace(OURS, name=PROTOCOL, folder="x"), 3)), held_out, "grid"
     )
-    text = replace(progression(full=False).domains[-1], measure=Measure({"paper": (2,)}, (1, 2), 4, 2))
-    carry_through(Job(ours, 0, measure, tmp_path / "runs" / f"{ours.folder}-0"))
+    text = replace(progression(full=False).domains[-1], held_out=HeldOut({"paper": (2,)}, (1, 2), 4, 2))
+    measured_run(Job(ours, 0, held_out, tmp_path / "runs" / f"{ours.folder}-0"))
     both = Progression("progression", "Less and less", (graph, text))
     where = reproduce.reproduce(both, tmp_path, 3, 1, said, train=False)
     report = json.loads((where / "results.json").read_text())
@@ -152,7 +154,7 @@ def test_what_is_cited_is_cited_for_difficulties_that_are_measured() -> None:
     whole = experiments()["progression"]
     assert isinstance(whole, Progression)
     for domain in whole.domains:
-        ((_, buckets),) = domain.measure.splits.items()
+        ((_, buckets),) = domain.held_out.splits.items()
         for cited in domain.cited.values():
             assert isinstance(cited, Cited)
             assert set(cited.accuracy) <= set(buckets)

@@ -1,4 +1,4 @@
-"""A network that reads, as a bundle: both forms compute what torch does, wherever its routes come from."""
+"""A network that reads, as a bundle: both backends compute what torch does, wherever its routes come from."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from rich.console import Console
 from model.bundle import Bundle
 from model.codecs import CodecLimits, codec_of
 from model.network.scores import SCORES
-from training.fit import start
-from training.judge.calibrate import CalibrationPlan
+from training import fit
+from training.judge.calibrate import CalibrationSize
 from training.ship.export import export
 
 SMALL = [
@@ -28,7 +28,7 @@ SMALL = [
     "curriculum.end=2",
     "device=cpu",
 ]
-PLAN = CalibrationPlan(problems=4, max_steps=4)
+SIZE = CalibrationSize(problems=4, max_steps=4)
 
 
 @pytest.fixture(autouse=True)
@@ -39,18 +39,19 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("routing", ["input", "state"])
 @pytest.mark.parametrize(("task", "preset"), [("logic", "characters"), ("text", "words")])
-def test_both_forms_of_a_network_that_reads_compute_what_torch_does(
+def test_both_backends_of_a_network_that_reads_compute_what_torch_does(
     task: str, preset: str, routing: str, tmp_path: Path
 ) -> None:
     quiet = Console(file=io.StringIO())
-    start(task, preset, tmp_path / "run", None, [*SMALL, f"network.routing={routing}"], quiet, True)
-    bundle = export(tmp_path / "run", tmp_path / task / "1", PLAN, False, lambda _: None)
+    fit.train(task, preset, tmp_path / "run", None, [*SMALL, f"network.routing={routing}"], quiet, True)
+    bundle = export(tmp_path / "run", tmp_path / task / "1", SIZE, False, Console(quiet=True))
     manifest = bundle.manifest
-    for form in ("onnx", "torchscript"):
-        assert manifest.parity[form]["answers"] == 0
-        assert max(manifest.parity[form]["state"], manifest.parity[form]["logits"]) < 1e-3
+    for backend in ("onnx", "torchscript"):
+        assert manifest.parity[backend]["answers"] == 0
+        assert max(manifest.parity[backend]["state"], manifest.parity[backend]["logits"]) < 1e-3
     context = [spec.name for spec in manifest.context]
     counts = ["counts"] if task == "logic" else []  # words have no counters
     where = {"input": ["routes"], "state": counts}[routing]

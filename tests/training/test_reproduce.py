@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,15 +16,16 @@ from rich.console import Console
 
 from model.network.config import RecurrentConfig
 from training import checkpoint
-from training.checkpoint import RunError
 from training.config import TrainConfig
+from training.errors import Interrupted, RunError
 from training.paper import reproduce
 from training.paper.catalogue import experiments
-from training.paper.experiment import Experiment, Measure, Progression, Variant
+from training.paper.experiment import Experiment, HeldOut, Progression, Variant
 from training.paper.replications import BASELINES, OURS
-from training.paper.reproduce import Job, carry_through, shortcuts
-from training.trainer import Interrupted, Trainer
+from training.paper.reproduce import Job, measured_run, shortcuts
+from training.trainer import Trainer
 
+ROOT = Path(__file__).resolve().parents[2]
 TINY = replace(
     OURS.config,
     network=RecurrentConfig(width=16, heads=2, feed_forward=16),
@@ -29,19 +35,17 @@ TINY = replace(
 )
 ACT = replace(
     BASELINES.variants[-1].config,
-    network=RecurrentConfig(
-        width=16, heads=2, feed_forward=16, layer_scale=None, gate_bias=None, adaptive_time=True
-    ),
+    network=RecurrentConfig(width=16, heads=2, feed_forward=16, layer_scale=None, gate_bias=None),
     updates=2,
     batch=4,
     device="cpu",
 )
-MEASURE = Measure({"matched": (1, 5, 6)}, (1, 2, 4, 8), 4, 8)
+HELD_OUT = HeldOut({"matched": (1, 5, 6)}, (1, 2, 4, 8), 4, 8)
 
 
 def two(config: TrainConfig = TINY) -> Experiment:
     variants = (Variant("ours", "tiny-ours", config), Variant("halting", "tiny-act", ACT))
-    return Experiment("baselines", "Two of them", variants, MEASURE)
+    return Experiment("baselines", "Two of them", variants, HELD_OUT)
 
 
 def said(_: str) -> None:
@@ -73,7 +77,7 @@ def test_what_is_finished_is_not_done_again(tmp_path: Path, monkeypatch: pytest.
     where = reproduce.reproduce(two(), tmp_path, 1, 1, said)
     first = json.loads((where / "results.json").read_text())
 
-    monkeypatch.setattr(reproduce, "carry_out", refuse)
+    monkeypatch.setattr(reproduce, "fit", refuse)
     reproduce.reproduce(two(), tmp_path, 1, 1, said)
     again = json.loads((where / "results.json").read_text())
     assert again["variants"] == first["variants"]
@@ -82,9 +86,9 @@ def test_what_is_finished_is_not_done_again(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_stopped_run_goes_on_where_it_stood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = Job(Variant("ours", "x", replace(TINY, checkpoint_every=1)), 0, MEASURE, tmp_path / "run")
-    whole = carry_through(replace(job, folder=tmp_path / "whole"))
-    update = Trainer._update
+    job = Job(Variant("ours", "x", replace(TINY, checkpoint_every=1)), 0, HELD_OUT, tmp_path / "run")
+    whole = measured_run(replace(job, folder=tmp_path / "whole"))
+    update = Trainer.update
 
     def stop_after_two(trainer: Trainer) -> dict[str, float]:
         if trainer.updates == 2:
@@ -92,51 +96,71 @@ def test_a_stopped_run_goes_on_where_it_stood(tmp_path: Path, monkeypatch: pytes
         return update(trainer)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "_update", stop_after_two)
+        patched.setattr(Trainer, "update", stop_after_two)
         with pytest.raises(Interrupted, match="the same command goes on"):
-            carry_through(job)
+            measured_run(job)
     assert checkpoint.load(job.folder).update == 2
     assert not (job.folder / reproduce.MEASURED).exists()
-    assert carry_through(job)["accuracy"] == whole["accuracy"]
+    assert measured_run(job)["accuracy"] == whole["accuracy"]
 
 
 def test_a_run_without_a_checkpoint_begins_anew(tmp_path: Path) -> None:
-    job = Job(Variant("ours", "x", TINY), 0, MEASURE, tmp_path / "run")
+    job = Job(Variant("ours", "x", TINY), 0, HELD_OUT, tmp_path / "run")
     job.folder.mkdir()
     (job.folder / "config.json").write_text("{}")
-    assert carry_through(job)["updates"] == 3
+    assert measured_run(job)["updates"] == 3
 
 
 def test_a_folder_of_another_experiment_is_left_alone(tmp_path: Path) -> None:
-    job = Job(Variant("ours", "x", TINY), 0, MEASURE, tmp_path / "run")
-    carry_through(job)
+    job = Job(Variant("ours", "x", TINY), 0, HELD_OUT, tmp_path / "run")
+    measured_run(job)
     longer = replace(job, variant=replace(job.variant, config=replace(TINY, updates=4)))
     with pytest.raises(RunError, match=r"is of another experiment: remove .* or choose another --out"):
-        carry_through(longer)
+        measured_run(longer)
     (job.folder / reproduce.MEASURED).unlink()
     with pytest.raises(RunError, match="another updates"):
-        carry_through(longer)
+        measured_run(longer)
+
+
+def test_what_an_earlier_version_measured_is_not_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had no field for baselines, whose choices stood elsewhere."""
+    job = Job(Variant("halting", "x", ACT), 0, HELD_OUT, tmp_path / "run")
+    found = measured_run(job)
+    place = job.folder / reproduce.MEASURED
+    before = json.loads(place.read_text())
+    for config in (before[0]["config"], json.loads((job.folder / "config.json").read_text())):
+        baseline = config.pop("baseline")
+        config["ponder"] = baseline.pop("ponder")
+        config["network"].update(baseline)
+    place.write_text(json.dumps(before))
+    (job.folder / "config.json").write_text(json.dumps(before[0]["config"]))
+    monkeypatch.setattr(reproduce, "fit", refuse)
+    assert measured_run(replace(job, held_out=replace(HELD_OUT, splits={"paper": (2,)})))["ponder"]
+    monkeypatch.setattr(reproduce, "trace", refuse)
+    assert measured_run(job) == found
 
 
 def test_a_run_measured_for_two_experiments_is_trained_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = Job(Variant("ours", "x", TINY), 0, MEASURE, tmp_path / "run")
-    first = carry_through(job)
-    monkeypatch.setattr(reproduce, "carry_out", refuse)
-    farther = replace(job, measure=replace(MEASURE, splits={"paper": (2,)}))
-    assert set(carry_through(farther)["accuracy"]) == {"paper"}
+    job = Job(Variant("ours", "x", TINY), 0, HELD_OUT, tmp_path / "run")
+    first = measured_run(job)
+    monkeypatch.setattr(reproduce, "fit", refuse)
+    farther = replace(job, held_out=replace(HELD_OUT, splits={"paper": (2,)}))
+    assert set(measured_run(farther)["accuracy"]) == {"paper"}
     monkeypatch.setattr(reproduce, "trace", refuse)
-    assert carry_through(job) == first, "neither is measured again"
-    assert set(carry_through(farther)["accuracy"]) == {"paper"}
+    assert measured_run(job) == first, "neither is measured again"
+    assert set(measured_run(farther)["accuracy"]) == {"paper"}
 
 
 def test_a_run_that_saved_more_often_is_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = Job(Variant("ours", "x", TINY), 0, MEASURE, tmp_path / "run")
+    job = Job(Variant("ours", "x", TINY), 0, HELD_OUT, tmp_path / "run")
     often = replace(TINY, checkpoint_every=1)
-    reproduce.carry_out(often, job.folder, False, Console(quiet=True), True)
-    monkeypatch.setattr(reproduce, "carry_out", refuse)
-    found = carry_through(job)
+    reproduce.fit(often, job.folder, False, Console(quiet=True), True)
+    monkeypatch.setattr(reproduce, "fit", refuse)
+    found = measured_run(job)
     assert found["updates"] == 3
     assert found["processor_seconds"] == found["seconds"], "nobody has counted the processor's"
 
@@ -149,12 +173,13 @@ def test_only_finished_runs_are_shown_where_nothing_shall_be_trained(
         reproduce.reproduce(experiment, tmp_path, 1, 1, said, train=False)
     ours = replace(experiment, variants=experiment.variants[:1])
     reproduce.reproduce(ours, tmp_path, 1, 1, said)
-    monkeypatch.setattr(reproduce, "carry_out", refuse)
+    monkeypatch.setattr(reproduce, "fit", refuse)
     where = reproduce.reproduce(experiment, tmp_path, 2, 1, said, train=False)
     report = json.loads((where / "results.json").read_text())
     assert {name: found["seeds"] for name, found in report["variants"].items()} == {"ours": 1}
 
 
+@pytest.mark.slow
 def test_several_jobs_find_what_one_finds(tmp_path: Path) -> None:
     one = reproduce.reproduce(two(), tmp_path / "one", 1, 1, said)
     more = reproduce.reproduce(two(), tmp_path / "more", 1, 2, said)
@@ -164,10 +189,37 @@ def test_several_jobs_find_what_one_finds(tmp_path: Path) -> None:
             assert reports[0][variant][found] == reports[1][variant][found]
 
 
+@pytest.mark.slow  # two more processes that import torch
+def test_the_first_ctrl_c_stops_all_jobs_and_begins_no_other(tmp_path: Path) -> None:
+    code = (
+        "from dataclasses import replace\n"
+        "from pathlib import Path\n"
+        "from tests.training.test_reproduce import TINY, said, two\n"
+        "from training.paper.experiment import Variant\n"
+        "from training.paper.reproduce import reproduce\n"
+        "long = replace(TINY, updates=10**6, checkpoint_every=1)\n"
+        "variants = tuple(Variant(str(n), f'v{n}', long) for n in range(4))\n"
+        f"reproduce(replace(two(), variants=variants), Path({str(tmp_path)!r}), 1, 2, said)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    runs = [tmp_path / "runs" / f"v{number}-0" for number in range(4)]
+    deadline = time.monotonic() + 120
+    while not all(checkpoint.exists(run) for run in runs[:2]):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert not any(run.exists() for run in runs[2:])
+
+
 def test_a_frontier_is_a_grid_of_difficulty_and_steps(tmp_path: Path) -> None:
-    measure = Measure({"paper": (5, 6), "matched": (6, 7)}, (1, 4), 4, 4)
+    held_out = HeldOut({"paper": (5, 6), "matched": (6, 7)}, (1, 4), 4, 4)
     small = Variant("paper-small", "f", TINY)
-    experiment = Experiment("frontier-graph", "Accuracy", (small,), measure, "grid")
+    experiment = Experiment("frontier-graph", "Accuracy", (small,), held_out, "grid")
     where = reproduce.reproduce(experiment, tmp_path, 1, 1, said)
     table = (where / "table.md").read_text()
     assert "| Hops | 1 steps | 4 steps | best |" in table
@@ -190,10 +242,6 @@ def test_the_experiments_are_the_papers_and_their_runs_do_not_get_in_each_others
         for part in experiment.domains if isinstance(experiment, Progression) else (experiment,):
             names = [variant.name for variant in part.variants]
             assert len({*names, *part.cited}) == len(names) + len(part.cited)
-            assert max(part.measure.budgets) <= part.measure.longest
+            assert max(part.held_out.budgets) <= part.held_out.longest
             for variant in part.variants:
                 assert folders.setdefault(variant.folder, variant.config) == variant.config
-    graph = experiments()["frontier-graph"]
-    assert isinstance(graph, Experiment)
-    assert graph.measure.budgets == (1, 2, 3, 5, 8, 12, 15, 20)
-    assert graph.measure.splits["paper"] == tuple(range(1, 13))

@@ -13,13 +13,12 @@ from torch import Tensor
 
 from model.network.perception import Context, SequenceInputs
 from model.network.recurrent import RecurrentTransformer, last
-from training.config import LOGIC, TrainConfig, configure
+from training.config import TrainConfig, configure
 from training.parallel import World
-from training.presets import WORDS
-from training.run import build_network
+from training.recipes import LOGIC, WORDS
 from training.task import NEVER, Batch, Schedule
 from training.trainer import Trainer
-from training.unroll import Plan, Unrolled
+from training.unroll import Rollout, Unrolled
 
 SMALL = [
     "network.width=16",
@@ -103,22 +102,22 @@ def test_what_is_graded_is_settled_before_rows_are_taken() -> None:
 def test_every_share_of_the_loss_is_given_out_whole(config: TrainConfig) -> None:
     for seed in range(20):
         batch = sampled(config, seed, special=True)
-        plan = batch.schedule
-        assert plan is not None
+        schedule = batch.schedule
+        assert schedule is not None
         for steps in (0, 1, 3, 7):
             now = batch.at(steps)
-            states = (steps >= plan.due, steps < plan.earliest, plan.due >= NEVER)
-            for kind, shares in enumerate(plan.shares):
-                here = plan.kind == kind
+            states = (steps >= schedule.due, steps < schedule.earliest, schedule.due >= NEVER)
+            for kind, shares in enumerate(schedule.shares):
+                here = schedule.kind == kind
                 parts = (here & states[0], here & states[1] & ~states[2], here & states[2])
                 for share, part in zip(shares, parts, strict=True):
                     assert float(now.weights[part].sum()) == pytest.approx(
                         share if part.any() else 0, abs=1e-4
                     )
-            assert (now.labels[~states[0]] == plan.unknown[~states[0]]).all()
+            assert (now.labels[~states[0]] == schedule.unknown[~states[0]]).all()
             assert torch.equal(now.labels[states[0]], batch.labels[states[0]])
             assert now.watched is not None
-            due = (plan.kind == 0) & states[0]
+            due = (schedule.kind == 0) & states[0]
             assert float(now.watched.sum()) == pytest.approx(1.0 if due.any() else 0.0, abs=1e-4)
             assert not now.watched[~due].any()
 
@@ -127,14 +126,14 @@ def test_every_share_of_the_loss_is_given_out_whole(config: TrainConfig) -> None
 @pytest.mark.parametrize("late", [False, True], ids=["told", "late"])
 def test_the_shares_of_slices_of_rows_add_up_to_the_loss(config: TrainConfig, late: bool) -> None:
     torch.manual_seed(0)
-    network = build_network(config.network)
+    network = RecurrentTransformer(config.network)
     batch = sampled(config)
     batch = replace(batch.at(4), earlier=batch.earlier if late else None)
 
     def share(rows: slice) -> tuple[Tensor, Tensor]:
         noise = torch.Generator().manual_seed(5)
-        plan = Plan(3, 4, 0.3, rows, UNREST)
-        loss, final = Unrolled(network, config.task, noise)(batch.rows(rows), config.batch, plan)
+        rollout = Rollout(3, 4, 0.3, rows, UNREST)
+        loss, final = Unrolled(network, config.task, noise)(batch.rows(rows), config.batch, rollout)
         return loss, final
 
     whole = share(slice(0, config.batch))
@@ -160,12 +159,12 @@ class Recorder:
 @torch.no_grad()
 def test_a_late_batch_puts_back_what_was_hidden_and_nothing_else(config: TrainConfig) -> None:
     torch.manual_seed(0)
-    network, batch, recorder = build_network(config.network), sampled(config), Recorder()
+    network, batch, recorder = RecurrentTransformer(config.network), sampled(config), Recorder()
     assert batch.earlier is not None
     tokens = batch.inputs.tokens
     one = Batch(batch.inputs, torch.zeros_like(tokens), torch.ones(tokens.shape), 2, earlier=batch.earlier)
     unrolled = Unrolled(network, recorder, torch.Generator())  # type: ignore[arg-type]
-    unrolled(one, config.batch, Plan(3, 0, 0.0, slice(0, config.batch)))
+    unrolled(one, config.batch, Rollout(3, 0, 0.0, slice(0, config.batch)))
 
     known, start = network.embed(batch.earlier)
     waited = last(network.walk(start, known, batch.earlier.mask, 3))
@@ -177,14 +176,14 @@ def test_a_late_batch_puts_back_what_was_hidden_and_nothing_else(config: TrainCo
     assert not torch.isclose(waited, given)[~hidden].all(), "the others have waited"
 
 
-def drawn(config: TrainConfig, folder: Path) -> Iterator[tuple[Batch, Batch, Plan]]:
+def drawn(config: TrainConfig, folder: Path) -> Iterator[tuple[Batch, Batch, Rollout]]:
     """Batches as the task draws them, as the trainer grades them, and how they are thought about."""
     trainer = Trainer(config, folder, World(), "cpu")
     trainer.curriculum.burn_in = 20
     for seed in range(30):
         trainer.numbers = np.random.default_rng(seed)
         raw = config.task.sample(np.random.default_rng(seed), config.batch, 2)
-        yield raw, *trainer._drawn()
+        yield raw, *trainer.draw()
 
 
 @BOTH
@@ -194,13 +193,15 @@ def test_a_late_batch_is_graded_by_the_steps_since_it_was_told(
 ) -> None:
     config = configure(config, [f"curriculum.late_share={late_share}", "short_share=0"])
     late = 0
-    for raw, batch, plan in drawn(config, tmp_path):
+    for raw, batch, rollout in drawn(config, tmp_path):
         assert (batch.earlier is not None) == (
-            late_share == 1 and raw.earlier is not None and plan.burn_in > 0
+            late_share == 1 and raw.earlier is not None and rollout.burn_in > 0
         )
         late += batch.earlier is not None
-        known_for = plan.steps if batch.earlier is not None else plan.steps + plan.burn_in
-        assert config.steps(raw.difficulty) <= plan.steps <= config.steps(raw.difficulty) + config.extra_steps
+        known_for = rollout.steps if batch.earlier is not None else rollout.steps + rollout.burn_in
+        assert (
+            config.steps(raw.difficulty) <= rollout.steps <= config.steps(raw.difficulty) + config.extra_steps
+        )
         expected = raw.at(known_for)
         assert torch.equal(batch.labels, expected.labels)
         assert torch.equal(batch.weights, expected.weights)
@@ -216,12 +217,12 @@ def test_a_short_batch_ends_before_all_is_due_and_is_not_what_the_curriculum_goe
 ) -> None:
     config = configure(config, ["short_share=1", "curriculum.late_share=0"])
     steps = set()
-    for raw, batch, plan in drawn(config, tmp_path):
-        assert 1 <= plan.steps <= max(1, config.steps(raw.difficulty))
-        steps.add(plan.steps)
+    for raw, batch, rollout in drawn(config, tmp_path):
+        assert 1 <= rollout.steps <= max(1, config.steps(raw.difficulty))
+        steps.add(rollout.steps)
         assert batch.watched is not None
         assert not batch.watched.any()
-        assert torch.equal(batch.weights, raw.at(plan.steps + plan.burn_in).weights)
+        assert torch.equal(batch.weights, raw.at(rollout.steps + rollout.burn_in).weights)
     assert len(steps) >= 3
 
 
@@ -235,7 +236,7 @@ def test_a_batch_that_shows_nothing_of_the_answer_leaves_the_curriculum_as_it_is
         ]
         trainer = Trainer(small(LOGIC, *words), tmp_path, World(), "cpu")
         before = trainer.curriculum.loss
-        trainer._update()
+        trainer.update()
         assert (trainer.curriculum.loss != before) == moved
 
 
@@ -249,7 +250,7 @@ def test_what_a_token_is_may_be_learned_faster_and_does_not_decay(tmp_path: Path
     assert tokens["weight_decay"] == 0
     assert others["weight_decay"] == 0.1
     assert len(others["params"]) + 2 == len(list(trainer.network.parameters()))
-    trainer._update()
+    trainer.update()
     assert tokens["lr"] == pytest.approx(4 * others["lr"])
     (plain,) = Trainer(
         configure(TrainConfig(), ["device=cpu"]), tmp_path, World(), "cpu"
@@ -261,5 +262,5 @@ def test_counters_are_kept_quiet_in_earnest_only_after_a_while(tmp_path: Path) -
     trainer = Trainer(small(LOGIC, "unrest=0.5", "unrest_from=100"), tmp_path, World(), "cpu")
     weights = []
     for trainer.updates in (0, 100, 250, 370, 900):
-        weights.append(trainer._drawn()[1].unrest)
+        weights.append(trainer.draw()[1].unrest)
     assert weights == pytest.approx([0.05, 0.05, 0.3, 0.5, 0.5])

@@ -15,12 +15,13 @@ from model.codecs.sentences import offset_of
 from model.codecs.text import TextCodec
 from model.codecs.words import LENGTH, NAMES, ORIGIN, WORDS, WordsCodec
 from model.network.perception import WordInputs
-from training.config import ConfigError, configure
-from training.fit import start
-from training.judge.calibrate import CalibrationPlan
+from training import fit
+from training.config import configure
+from training.errors import ConfigError
+from training.judge.calibrate import CalibrationSize
 from training.judge.evaluate import read_subject
-from training.presets import PAPER
-from training.presets import WORDS as WORDS_PRESET
+from training.paper.presets import PAPER
+from training.recipes import WORDS as WORDS_PRESET
 from training.ship.export import export
 from training.task import Problems
 from training.tasks.text.families import relatives
@@ -126,18 +127,21 @@ def test_the_interface_and_the_perception_are_one_choice() -> None:
     assert WORDS_PRESET.network.perception == WORDS_PRESET.task.interface == "sentences"  # type: ignore[union-attr]
     for words in (["task.interface=family"], ["task.interface=words", "task.tree_share=0"]):
         settled = [*words, "short_share=0", "curriculum.late_share=0", "network.classes=2"]
-        with pytest.raises(ConfigError, match=r"network\.perception must be what task\.interface is"):
+        with pytest.raises(ConfigError, match=r"network\.perception must be (family|words) for text"):
             configure(WORDS_PRESET, settled)
     assert [spec.answer for spec in COUNTING.classes] == [False, True, None]
     assert [spec.answer for spec in TASK.classes] == [False, True]
 
 
+@pytest.mark.slow
 def test_a_run_that_reads_words_is_exported_with_its_vocabulary(tmp_path: Path) -> None:
     words = ["updates=1", "batch=4", "network.width=16", "network.heads=2", "network.feed_forward=16"]
-    start("text", "paper", tmp_path / "run", None, [*words, "device=cpu"], Console(file=io.StringIO()), True)
+    fit.train(
+        "text", "paper", tmp_path / "run", None, [*words, "device=cpu"], Console(file=io.StringIO()), True
+    )
     torch.set_num_threads(1)
-    plan = CalibrationPlan(problems=4, max_steps=4)
-    bundle = export(tmp_path / "run", tmp_path / "text" / "1", plan, False, lambda _: None)
+    size = CalibrationSize(problems=4, max_steps=4)
+    bundle = export(tmp_path / "run", tmp_path / "text" / "1", size, False, Console(quiet=True))
     assert bundle.manifest.codec.vocabulary["parent"] == WORDS.index("parent")
     subject = read_subject(bundle.folder)
     assert isinstance(subject.task, TextTask)

@@ -12,7 +12,7 @@ from model.network.perception import GraphInputs
 from training.judge.evaluate import Subject, read_subject
 from training.judge.traces import trace
 from training.task import Problems
-from training.tasks.graph.unusual import FAMILIES, LARGE
+from training.tasks.graph.unusual import LARGE, SHAPES
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "graph" / "1"
 
@@ -40,9 +40,9 @@ def test_thinking_longer_changes_nothing_and_halting_is_right(subject: Subject) 
     assert depths.mean() < 12
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES.keys() - LARGE))
-def test_a_source_reaches_itself_at_every_budget(subject: Subject, family: str) -> None:
-    edges, source = FAMILIES[family](np.random.default_rng(4))
+@pytest.mark.parametrize("shape", sorted(SHAPES.keys() - LARGE))
+def test_a_source_reaches_itself_at_every_budget(subject: Subject, shape: str) -> None:
+    edges, source = SHAPES[shape](np.random.default_rng(4))
     roles = torch.zeros(1, len(edges), dtype=torch.int64)
     roles[0, source] = 3
     mask = torch.ones(1, len(edges), dtype=torch.bool)

@@ -15,11 +15,12 @@ from model.codecs import CodecLimits
 from model.codecs.generations import GENERATIONS
 from model.codecs.sentences import REACH, relation_of
 from model.codecs.text import START, TextCodec
-from training import run
-from training.config import TEXT, ConfigError, configure, from_json, to_json
-from training.fit import start
+from training import fit, run
+from training.config import configure, from_json, to_json
+from training.errors import ConfigError
 from training.judge.traces import accuracy_at
-from training.tasks.text.families import KINDS, STRANGER, Bools, chains, relatives, trees
+from training.recipes import TEXT
+from training.tasks.text.families import SHAPES, STRANGER, Bools, chains, relatives, trees
 from training.tasks.text.task import TextTask, inputs_of
 
 TASK = TextTask()
@@ -52,7 +53,7 @@ def rng() -> np.random.Generator:
 
 
 def test_relatives_are_those_of_a_plain_search(rng: np.random.Generator) -> None:
-    families = [draw(rng) for draw in KINDS.values()]
+    families = [draw(rng) for draw in SHAPES.values()]
     families += [(family, 0) for family in trees(rng, 50, 11).parents]
     for parents, first in families:
         offset, distance = relatives(parents[None], np.array([first]))
@@ -61,7 +62,7 @@ def test_relatives_are_those_of_a_plain_search(rng: np.random.Generator) -> None
 
 def test_nobody_of_any_family_is_between_generations(rng: np.random.Generator) -> None:
     families = [(family, 0) for family in trees(rng, 100, 14).parents]
-    for parents, first in [*families, *(draw(rng) for draw in KINDS.values())]:
+    for parents, first in [*families, *(draw(rng) for draw in SHAPES.values())]:
         found = search(parents, first)
         for child, parent in np.argwhere(parents).tolist():
             if child in found:
@@ -148,7 +149,7 @@ def test_sentences_become_what_the_generator_makes(rng: np.random.Generator) -> 
 
 def test_no_family_of_training_is_one_that_serving_refuses(rng: np.random.Generator) -> None:
     """Told in sentences in any order, every family has generations, and no more than can be told apart."""
-    families = [draw(rng)[0] for draw in KINDS.values() for _ in range(20)]
+    families = [draw(rng)[0] for draw in SHAPES.values() for _ in range(20)]
     families += [*trees(rng, 100, 14).parents, *chains(rng, 50, max(TASK.buckets))[0].parents]
     for parents in families:
         links = rng.permutation(np.argwhere(parents)).tolist()
@@ -157,6 +158,7 @@ def test_no_family_of_training_is_one_that_serving_refuses(rng: np.random.Genera
             TextCodec(CodecLimits()).encode({"facts": facts, "query": facts[0]}, "input")
 
 
+@pytest.mark.slow
 def test_a_few_seconds_teach_two_links(tmp_path: Path) -> None:
     budget = [
         "updates=450",
@@ -168,7 +170,7 @@ def test_a_few_seconds_teach_two_links(tmp_path: Path) -> None:
         "curriculum.burn_in=0",
         "learning_rate=0.004",
     ]
-    start("text", "default", tmp_path, None, [*budget, "device=cpu"], Console(file=io.StringIO()), True)
+    fit.train("text", "default", tmp_path, None, [*budget, "device=cpu"], Console(file=io.StringIO()), True)
     network, _ = run.read_network(tmp_path)
     problems = TASK.problems(np.random.default_rng(5), "near", 2, 100)
     assert accuracy_at(network, problems, 2) > 0.9
@@ -181,7 +183,7 @@ def test_the_configuration_survives_json_and_knows_its_task() -> None:
         configure(TEXT, ["task.tree_share=2"])
     with pytest.raises(ConfigError, match="unknown setting"):
         configure(TEXT, ["task.name=graph"])
-    with pytest.raises(ConfigError, match="must be family or words or sentences for text"):
+    with pytest.raises(ConfigError, match="must be family for text"):
         configure(TEXT, ["network.perception=graph", "network.echo=false"])
     with pytest.raises(ConfigError, match="there is no preset 'published' for text"):
-        start("text", "published", Path("never"), None, [], Console(file=io.StringIO()), True)
+        fit.train("text", "published", Path("never"), None, [], Console(file=io.StringIO()), True)

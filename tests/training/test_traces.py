@@ -1,4 +1,4 @@
-"""Traces: every form says the same, in the problems' own order, and what is read off them by hand."""
+"""Traces: every backend says the same, in the problems' own order, and what is read off them by hand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from model.bundle import read_bundle
 from model.halting import HaltingRule
 from model.network.scores import SCORES
-from training.judge.backends import onnx_form, torch_form
+from training.judge.backends import onnx_backend, torch_backend
 from training.judge.evaluate import read_subject
 from training.judge.oracle import against_oracle
 from training.judge.traces import Trace, trace
@@ -42,7 +42,7 @@ def test_the_exported_form_gives_the_trace_of_the_network(name: str) -> None:
     bundle = read_bundle(BUNDLES / name / "1")
     subject = read_subject(bundle.folder)
     problems = subject.task.problems(np.random.default_rng(1), subject.task.splits[0], 5, 40)
-    exported = trace(onnx_form(bundle.manifest, bundle.folder), problems, 12)
+    exported = trace(onnx_backend(bundle.manifest, bundle.folder), problems, 12)
     torch.set_num_threads(1)
     ours = trace(subject.network, problems, 12)
     assert exported.names == ours.names
@@ -54,7 +54,7 @@ def test_problems_of_any_length_come_back_in_their_order() -> None:
     """Long and short ones, together and alone: the same, as padding says nothing."""
     subject = read_subject(BUNDLES / "graph" / "1")
     unusual = subject.task.unusual(np.random.default_rng(2), 12)["tree"]
-    together = trace(torch_form(subject.network), unusual, 6)
+    together = trace(torch_backend(subject.network), unusual, 6)
     for row in (0, 5, 11):
         inputs = type(unusual.inputs)(*(tensor[row : row + 1] for tensor in unusual.inputs))
         alone = trace(subject.network, Problems(inputs, unusual.labels[row : row + 1], 1), 6)

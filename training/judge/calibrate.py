@@ -17,12 +17,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 
 from model.calibration import Calibration, CalibrationPoint, HaltingDefault
 from model.halting import HaltingRule
-from training.judge.backends import Form
+from training.judge.backends import Backend
 from training.judge.bounds import lower_bound
 from training.judge.traces import Trace, trace
+from training.progress import counted
 from training.task import Task
 
 CONFIDENCE = 0.95
@@ -56,7 +58,7 @@ RULES = (  # by criterion, from the safest threshold to the loosest: the order i
 
 
 @dataclass(frozen=True)
-class CalibrationPlan:
+class CalibrationSize:
     """How much is measured: problems per bucket, and the budget in steps."""
 
     problems: int = 1200
@@ -86,29 +88,38 @@ def outcomes(rules: Sequence[HaltingRule], traced: Trace) -> Outcomes:
     return Outcomes(np.stack([right for right, _ in halted]), np.stack([depths for _, depths in halted]))
 
 
-def measure(
-    form: Form, task: Task, plan: CalibrationPlan, rules: Sequence[HaltingRule], seed: int
+def run_rules(
+    backend: Backend,
+    task: Task,
+    size: CalibrationSize,
+    rules: Sequence[HaltingRule],
+    seed: int,
+    console: Console,
 ) -> dict[int, Outcomes]:
-    """What the rules do on fresh problems of every calibrated bucket of the task's first split."""
+    """What the rules do on fresh problems of every calibrated bucket of the task's first split.
+
+    The console shows how far it has come, if it is a terminal.
+    """
     rng = np.random.default_rng(seed)
     measured = {}
-    for bucket in task.calibrated:
-        problems = task.problems(rng, task.splits[0], bucket, plan.problems)
-        measured[bucket] = outcomes(rules, trace(form, problems, plan.max_steps))
+    with counted(console, f"{task.name} problems", size.problems * len(task.calibrated)) as done:
+        for bucket in task.calibrated:
+            problems = task.problems(rng, task.splits[0], bucket, size.problems)
+            measured[bucket] = outcomes(rules, trace(backend, problems, size.max_steps, done))
     return measured
 
 
-def calibrate(form: Form, task: Task, plan: CalibrationPlan) -> Calibration:
+def calibrate(backend: Backend, task: Task, size: CalibrationSize, console: Console) -> Calibration:
     """Measure every rule that the model's scores allow on fresh problems, and bound what each keeps."""
-    rules = rules_for(form.scores)
-    measured = measure(form, task, plan, rules, SEED)
+    rules = rules_for(backend.scores)
+    measured = run_rules(backend, task, size, rules, SEED, console)
     buckets = ", ".join(map(str, measured))
     return Calibration(
-        problems=plan.problems * len(measured),
-        max_steps=plan.max_steps,
+        problems=size.problems * len(measured),
+        max_steps=size.max_steps,
         confidence=CONFIDENCE,
         description=(
-            f"{plan.problems} {task.splits[0]} problems for each of {buckets} {task.unit}; guaranteed: for "
+            f"{size.problems} {task.splits[0]} problems for each of {buckets} {task.unit}; guaranteed: for "
             "the hardest of these, by Learn-then-Test with a fixed sequence per criterion"
         ),
         points=calibration_points(rules, measured),

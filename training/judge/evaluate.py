@@ -3,8 +3,8 @@
     evaluation.json   everything below in one file
     grid.csv          accuracy by split, difficulty and steps
     halting.csv       accuracy and mean steps by criterion, threshold and difficulty
-    report.md         the tables that docs/results.md and docs/halting.md show (training/judge/report.py)
-    *.png             the pictures (training/figures/)
+    report.md         the tables of docs/results-tables.md and docs/halting.md (training/judge/report.py)
+    *.png, *.svg      the pictures (training/judge/figures/)
 
 Every figure comes from the model as it is served (training/judge/traces.py).
 """
@@ -29,16 +29,18 @@ from model.network.config import RecurrentConfig
 from model.network.recurrent import RecurrentTransformer
 from training import checkpoint, run
 from training.config import TASKS
-from training.judge.backends import Form, onnx_form, torch_form
+from training.errors import RunError
+from training.judge.backends import Backend, onnx_backend, torch_backend
 from training.judge.bounds import lower_bound
 from training.judge.calibrate import rules_for
 from training.judge.oracle import SPARE, against_oracle
 from training.judge.report import markdown
 from training.judge.traces import Trace, trace
-from training.presets import task_read_by
+from training.recipes import task_read_by
 from training.task import Problems, Task
 
 SEED = 424_243  # of the evaluation split; nothing else draws from it
+GONE = ("layers", "adaptive_time")  # of baselines, in bundles of before: none of which is one
 DEFAULT_RULE = HaltingRule("latent_diff", 0.1)  # for a run; a bundle has its own
 CONFIDENCE = 0.95  # of each bound in the report, one by one
 
@@ -51,7 +53,7 @@ class Subject:
 
     name: str
     network: RecurrentTransformer
-    form: Form  # the same, in the form that runs it fastest here
+    backend: Backend  # what runs it fastest here
     task: Task
     rule: HaltingRule
     trained_to: int | None  # the hardest difficulty in training
@@ -59,7 +61,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class EvaluationPlan:
+class EvaluationSize:
     """How much is measured: problems per bucket, and steps for the split that counts."""
 
     problems: int = 512
@@ -81,27 +83,26 @@ def read_subject(path: Path) -> Subject:
     if (path / run.CONFIG).exists() and (path / "checkpoints").exists():
         config = run.read_config(path)
         network, _ = run.read_network(path)
-        form = torch_form(network, _device())
-        return Subject(path.name, network, form, config.task, DEFAULT_RULE, config.curriculum.end)
+        backend = torch_backend(network, _device())
+        return Subject(path.name, network, backend, config.task, DEFAULT_RULE, config.curriculum.end)
     if not (path / "manifest.json").exists():
-        raise checkpoint.RunError(f"{path} is neither a run nor a bundle")
+        raise RunError(f"{path} is neither a run nor a bundle")
     bundle = read_bundle(path)
     config_text, weights = bundle.path(CONFIG).read_text("utf-8"), bundle.path(WEIGHTS)
     try:
-        network = RecurrentTransformer(RecurrentConfig(**json.loads(config_text)))
+        settings = {name: value for name, value in json.loads(config_text).items() if name not in GONE}
+        network = RecurrentTransformer(RecurrentConfig(**settings))
         network.load_state_dict(safetensors.torch.load_file(weights))
     except (RuntimeError, TypeError, ValueError) as error:
-        raise checkpoint.RunError(
-            f"{path} holds another version of Fathom's network: export it again"
-        ) from error
+        raise RunError(f"{path} holds another version of Fathom's network: export it again") from error
     manifest = bundle.manifest
     if manifest.task not in TASKS:
-        raise checkpoint.RunError(f"{path} answers {manifest.task!r}; known are {', '.join(TASKS)}")
+        raise RunError(f"{path} answers {manifest.task!r}; known are {', '.join(TASKS)}")
     end = manifest.training.get("config", {}).get("curriculum", {}).get("end")
     return Subject(
         f"{manifest.name}@{manifest.version}",
         network.eval(),
-        onnx_form(manifest, path) if _device() == "cpu" else torch_form(network, _device()),
+        onnx_backend(manifest, path) if _device() == "cpu" else torch_backend(network, _device()),
         task_read_by(network.config.perception, manifest.task),
         manifest.halting.rule(),
         end,
@@ -113,7 +114,7 @@ def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def evaluate(subject: Subject, plan: EvaluationPlan, say: Say) -> Evaluation:
+def evaluate(subject: Subject, size: EvaluationSize, say: Say) -> Evaluation:
     """Run every problem once and read every figure off the traces."""
     task = subject.task
     traces: dict[str, dict[int, Trace]] = {}
@@ -122,10 +123,10 @@ def evaluate(subject: Subject, plan: EvaluationPlan, say: Say) -> Evaluation:
         traces[split], seen[split] = {}, {}
         for bucket in task.buckets:
             # The other splits show that the answer does not hang on how negatives are made: fewer steps do.
-            steps = plan.steps if split == task.splits[0] else min(plan.steps, bucket + SPARE)
+            steps = size.steps if split == task.splits[0] else min(size.steps, bucket + SPARE)
             rng = np.random.default_rng((SEED, bucket))
-            problems = task.problems(rng, split, bucket, plan.problems)
-            traces[split][bucket] = trace(subject.form, problems, steps)
+            problems = task.problems(rng, split, bucket, size.problems)
+            traces[split][bucket] = trace(subject.backend, problems, steps)
             seen[split][bucket] = _seen(task, problems)
             reached = traces[split][bucket].accuracy(max(1, min(bucket, steps)))
             say(f"{split}, {bucket} {task.unit}: {reached:.2%} after as many steps")
@@ -133,7 +134,7 @@ def evaluate(subject: Subject, plan: EvaluationPlan, say: Say) -> Evaluation:
         "subject": subject.name,
         "unit": task.unit,
         "trained_to": subject.trained_to,
-        "plan": asdict(plan),
+        "plan": asdict(size),
         "splits": {
             split: {
                 str(bucket): {**_summary(traces[split][bucket], bucket), **seen[split][bucket]}
@@ -141,12 +142,12 @@ def evaluate(subject: Subject, plan: EvaluationPlan, say: Say) -> Evaluation:
             }
             for split in task.splits
         },
-        "halting": [_halting(rule, traces[task.splits[0]]) for rule in rules_for(subject.form.scores)],
+        "halting": [_halting(rule, traces[task.splits[0]]) for rule in rules_for(subject.backend.scores)],
         "rule": asdict(subject.rule),
         "against_oracle": against_oracle(
             subject.rule, {bucket: traces[task.splits[0]][bucket] for bucket in task.calibrated}
         ),
-        "unusual": _unusual(subject, plan, say),
+        "unusual": _unusual(subject, size, say),
     }
     return Evaluation(subject, traces, report)
 
@@ -222,12 +223,12 @@ def _halting(rule: HaltingRule, traces: dict[int, Trace]) -> dict[str, Any]:
     return {**asdict(rule), "buckets": buckets}
 
 
-def _unusual(subject: Subject, plan: EvaluationPlan, say: Say) -> dict[str, Any]:
+def _unusual(subject: Subject, size: EvaluationSize, say: Say) -> dict[str, Any]:
     report = {}
     rng = np.random.default_rng(SEED)
-    for kind, problems in subject.task.unusual(rng, plan.unusual).items():
+    for kind, problems in subject.task.unusual(rng, size.unusual).items():
         steps = problems.difficulty + SPARE
-        traced = trace(subject.form, problems, steps)
+        traced = trace(subject.backend, problems, steps)
         right, depths = traced.halted(subject.rule)
         report[kind] = {
             "problems": traced.problems,

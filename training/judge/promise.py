@@ -8,23 +8,25 @@ confidence of 95 % the promise may be broken in 5 resamples of 100 and is kept i
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from model.calibration import Calibration
 from model.halting import HaltingRule
 from training import checkpoint
+from training.errors import RunError
 from training.judge.calibrate import (
     CONFIDENCE,
-    CalibrationPlan,
+    CalibrationSize,
     Outcomes,
     calibration_points,
-    measure,
     rules_for,
+    run_rules,
 )
 from training.judge.evaluate import Subject
 from training.judge.report import NONE, percent
@@ -34,11 +36,9 @@ SEED = 901_007  # of the pool; neither calibration nor evaluation draws from it
 RESAMPLES = 100
 TARGETS = (0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 0.995)
 
-Say = Callable[[str], None]
-
 
 @dataclass(frozen=True)
-class PromisePlan:
+class PromiseCheck:
     """How much is measured, per bucket."""
 
     calibration: int = 1200  # problems that a resample calibrates on
@@ -48,9 +48,9 @@ class PromisePlan:
 
     def __post_init__(self) -> None:
         if not all(0 < target < 1 for target in self.targets):
-            raise checkpoint.RunError("a target is an accuracy between 0 and 1, such as 0.95")
+            raise RunError("a target is an accuracy between 0 and 1, such as 0.95")
         if not 1 <= self.calibration < self.pool:
-            raise checkpoint.RunError(
+            raise RunError(
                 f"a pool of {self.pool} problems leaves none to check {self.calibration} on; make it larger"
             )
 
@@ -73,15 +73,16 @@ class Kept:
         return self.broken <= (1 - CONFIDENCE) * self.resamples + 1e-9
 
 
-def promise(subject: Subject, plan: PromisePlan, say: Say) -> dict[str, Any]:
+def promise(subject: Subject, check: PromiseCheck, console: Console) -> dict[str, Any]:
     """The report on every target."""
-    rules = rules_for(subject.form.scores)
-    say(f"running {plan.pool} problems for each of {len(subject.task.calibrated)} difficulties")
-    pool = measure(subject.form, subject.task, CalibrationPlan(plan.pool, plan.max_steps), rules, SEED)
-    kept = resampled(rules, pool, plan.calibration, plan.targets, np.random.default_rng(SEED))
+    rules = rules_for(subject.backend.scores)
+    console.print(f"running {check.pool} problems for each of {len(subject.task.calibrated)} difficulties")
+    size = CalibrationSize(check.pool, check.max_steps)
+    pool = run_rules(subject.backend, subject.task, size, rules, SEED, console)
+    kept = resampled(rules, pool, check.calibration, check.targets, np.random.default_rng(SEED))
     return {
         "subject": subject.name,
-        "plan": asdict(plan),
+        "plan": asdict(check),
         "confidence": CONFIDENCE,
         "resamples": RESAMPLES,
         "targets": [{**asdict(each), "holds": each.holds} for each in kept],

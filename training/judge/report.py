@@ -1,4 +1,4 @@
-"""An evaluation as tables in Markdown, ready to be copied into docs/results.md and docs/halting.md."""
+"""An evaluation as tables in Markdown, ready to be copied into docs/results-tables.md and docs/halting.md."""
 
 from __future__ import annotations
 

@@ -6,17 +6,18 @@ steps, and every budget and every halting rule is then a question about arrays.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.halting import CRITERIA, HaltingRule, decide, terms_of
+from model.halting import CRITERIA, Criterion, HaltingRule, decide, terms_of
 from model.network.recurrent import RecurrentTransformer
 from model.network.scores import SCORES
-from training.judge.backends import Form, torch_form
+from training.judge.backends import Backend, torch_backend
 from training.task import Problems
 
 
@@ -27,6 +28,7 @@ class Trace:
     right: NDArray[np.bool_]  # (P, T) whether the answer after a step is the right one
     scores: NDArray[np.float32]  # (P, T, S)
     names: tuple[str, ...] = SCORES  # of the S scores
+    own: Mapping[str, Criterion] = field(default_factory=dict)  # those of them that are no built-in criterion
 
     @property
     def problems(self) -> int:
@@ -34,7 +36,7 @@ class Trace:
 
     def until(self, steps: int) -> Trace:
         """The first steps of it."""
-        return Trace(self.right[:, :steps], self.scores[:, :steps], self.names)
+        return replace(self, right=self.right[:, :steps], scores=self.scores[:, :steps])
 
     def accuracy(self, steps: int) -> float:
         """Share of right answers after this many steps."""
@@ -42,7 +44,8 @@ class Trace:
 
     def depths(self, rule: HaltingRule, min_steps: int = 1) -> NDArray[np.int64]:
         """After how many steps each problem halts under a rule, at most T: (P,)."""
-        criteria = {name: CRITERIA[name] for name in ("none", *self.names)}
+        known = {**CRITERIA, **self.own}
+        criteria = {name: known[name] for name in ("none", *self.names)}
         terms = terms_of(rule, min_steps, self.right.shape[1], criteria)
         ends, depth, held_for = np.zeros((3, self.problems), np.int64)
         for scores in self.scores.swapaxes(0, 1):
@@ -66,33 +69,40 @@ class Trace:
 
 
 @torch.inference_mode()
-def trace(model: RecurrentTransformer | Form, problems: Problems, steps: int) -> Trace:
-    """Run every problem for `steps` steps of the served model.
+def trace(
+    model: RecurrentTransformer | Backend,
+    problems: Problems,
+    steps: int,
+    done: Callable[[int], None] | None = None,
+) -> Trace:
+    """Run every problem for `steps` steps of the served model; done hears how many more have been run.
 
     Problems of like length run together, without the padding that none of them needs: every axis of
     an input but the first is a problem's length. The results are in the problems' own order.
     """
-    form = torch_form(model) if isinstance(model, RecurrentTransformer) else model
+    backend = torch_backend(model) if isinstance(model, RecurrentTransformer) else model
     lengths = _lengths(problems)
     order = torch.argsort(lengths, stable=True)
     count = len(order)
     right = np.empty((count, steps), np.bool_)
-    scores = np.empty((count, steps, len(form.scores)), np.float32)
+    scores = np.empty((count, steps, len(backend.scores)), np.float32)
     start = 0
     while start < count:
-        fitting = max(1, form.tokens // int(lengths[order[start]]))
+        fitting = max(1, backend.tokens // int(lengths[order[start]]))
         length = int(lengths[order[start : start + fitting]].max())
-        chosen = order[start : start + max(1, form.tokens // length)]
-        labels = problems.labels[chosen].to(form.device)
-        inputs = [_cut(tensor, chosen, length).to(form.device) for tensor in problems.inputs]
+        chosen = order[start : start + max(1, backend.tokens // length)]
+        labels = problems.labels[chosen].to(backend.device)
+        inputs = [_cut(tensor, chosen, length).to(backend.device) for tensor in problems.inputs]
         said, scored = [], []
-        for *_, logits, score in form.walk(inputs, steps):
+        for *_, logits, score in backend.walk(inputs, steps):
             said.append(logits.argmax(dim=-1) == labels)
             scored.append(score)
         right[chosen.numpy()] = torch.stack(said, dim=1).cpu().numpy()
         scores[chosen.numpy()] = torch.stack(scored, dim=1).cpu().numpy()
         start += len(chosen)
-    return Trace(right, scores, form.scores)
+        if done is not None:
+            done(len(chosen))
+    return Trace(right, scores, backend.scores)
 
 
 def _lengths(problems: Problems) -> Tensor:
@@ -110,4 +120,4 @@ def _cut(tensor: Tensor, chosen: Tensor, length: int) -> Tensor:
 
 def accuracy_at(network: RecurrentTransformer, problems: Problems, steps: int, device: str = "cpu") -> float:
     """Share of right answers after `steps` steps."""
-    return trace(torch_form(network, device), problems, steps).accuracy(steps)
+    return trace(torch_backend(network, device), problems, steps).accuracy(steps)

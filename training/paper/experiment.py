@@ -19,8 +19,8 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Measure:
-    """What every run is measured on."""
+class HeldOut:
+    """What every run is measured on: problems that nobody was trained on, and budgets."""
 
     splits: Mapping[str, tuple[int, ...]]  # their difficulties; the first split is the one that counts
     budgets: tuple[int, ...]  # of steps; the best of them is "the best budget"
@@ -48,7 +48,7 @@ class Experiment:
     name: str
     title: str
     variants: tuple[Variant, ...]
-    measure: Measure
+    held_out: HeldOut
     shown: Literal["grid", "means", "cells"] = "means"
     cited: Mapping[str, Cited] = field(default_factory=dict)  # beside the variants, by name
 

@@ -23,6 +23,11 @@ SERIES = (  # figure of a comparison, its label, colour and marker (Okabe and It
 )
 COLOURS = (BLUE, ORANGE, "#009E73")
 MARKERS = ("o", "s", "^")
+SPLITS: tuple[Facts, ...] = (
+    {"linestyle": "-", "linewidth": 2.2, "alpha": 0.45},
+    {"linestyle": (0, (4, 1.5)), "linewidth": 0.9},
+    {"linestyle": (0, (1, 1.2)), "linewidth": 1.1},
+)
 
 
 def draw_grid(report: Facts) -> Figure:
@@ -179,31 +184,36 @@ def draw_comparison(report: Facts) -> Figure:
 
 
 def draw_shortcuts(report: Facts) -> Figure:
-    """A panel for each task: each shortcut over difficulty, the splits by line style."""
+    """A panel for each task: each shortcut over difficulty, the splits by line style.
+
+    The first split's lines are wide and pale, so that they show under others that coincide with them.
+    """
     tasks = report["tasks"]
-    figure = Figure(figsize=(6.9, 2.7))
+    figure = Figure(figsize=(6.9, 3.1))
     panels = figure.subplots(1, len(tasks), sharey=True)
+    figure.subplots_adjust(bottom=0.36, wspace=0.12)
     for axes, (task, found) in zip(panels, tasks.items(), strict=True):
         for turn, (split, buckets) in enumerate(found["splits"].items()):
-            style = ("-", (0, (4, 1.5)), (0, (1, 1.2)))[turn]
             along = [int(bucket) for bucket in buckets]
             for kind, shortcut in enumerate(next(iter(buckets.values()))):
                 axes.plot(
                     along,
                     [of[shortcut] for of in buckets.values()],
-                    linestyle=style,
                     marker=MARKERS[kind],
-                    markersize=2.4,
-                    linewidth=0.9,
+                    markersize=2.2,
                     color=COLOURS[kind],
                     label=shortcut if turn == 0 else None,
+                    **SPLITS[turn],
                 )
-            axes.plot([], [], color="#555555", linestyle=style, linewidth=0.9, label=f"split {split}")
-        axes.axhline(0.5, color=GREY, linewidth=0.6)
+            axes.plot([], [], color="#555555", label=f"split {split}", **SPLITS[turn])
+        axes.axhline(0.5, color=GREY, linewidth=0.6, zorder=0)
         difficulty_axis(axes, [int(bucket) for bucket in next(iter(found["splits"].values()))], found["unit"])
         axes.set_title(task)
-        axes.set_ylim(0.45, 1.35)
-        axes.legend(loc="upper center", fontsize=5.5, handlelength=2.6, labelspacing=0.25)
+        axes.tick_params(axis="x", labelsize=7)
+        axes.set_ylim(0.45, 1.03)
+        axes.legend(
+            loc="upper left", bbox_to_anchor=(-0.05, -0.2), fontsize=6, handlelength=2.8, labelspacing=0.25
+        )
     panels[0].set_yticks([0.5, 0.6, 0.7, 0.8, 0.9, 1.0], ["50 %", "60 %", "70 %", "80 %", "90 %", "100 %"])
     panels[0].set_ylabel("accuracy of the shortcut")
     return figure

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from training.paper.experiment import Experiment, Measure
+from training.paper.experiment import Experiment, HeldOut
 
 Facts = dict[str, Any]
 Measured = dict[str, list[Facts]]  # by variant, one entry a seed
@@ -15,16 +15,16 @@ Measured = dict[str, list[Facts]]  # by variant, one entry a seed
 
 def report_of(experiment: Experiment, measured: Measured) -> Facts:
     """Everything that was measured, and its mean over seeds with the lowest and the highest."""
-    measure, task = experiment.measure, experiment.variants[0].config.task
+    held_out, task = experiment.held_out, experiment.variants[0].config.task
     return {
         "experiment": experiment.name,
         "title": experiment.title,
         "task": task.name,
         "unit": task.unit,
-        "splits": {split: list(buckets) for split, buckets in measure.splits.items()},
-        "budgets": list(measure.budgets),
-        "longest": measure.longest,
-        "problems": measure.problems,
+        "splits": {split: list(buckets) for split, buckets in held_out.splits.items()},
+        "budgets": list(held_out.budgets),
+        "longest": held_out.longest,
+        "problems": held_out.problems,
         "variants": {
             name: {
                 "parameters": runs[0]["parameters"],
@@ -39,9 +39,9 @@ def report_of(experiment: Experiment, measured: Measured) -> Facts:
                     bucket: round(float(np.mean([one["ponder"][bucket] for one in runs])), 2)
                     for bucket in runs[0]["ponder"]
                 },
-                "figures": _figures(measure, runs) if experiment.shown == "means" else {},
-                "grids": {split: _grid(measure, runs, split) for split in measure.splits},
-                "cells": {split: _cells(measure, runs, split) for split in measure.splits},
+                "figures": _figures(held_out, runs) if experiment.shown == "means" else {},
+                "grids": {split: _grid(held_out, runs, split) for split in held_out.splits},
+                "cells": {split: _cells(held_out, runs, split) for split in held_out.splits},
                 "runs": runs,
             }
             for name, runs in measured.items()
@@ -57,12 +57,12 @@ def report_of(experiment: Experiment, measured: Measured) -> Facts:
     }
 
 
-def _figures(measure: Measure, runs: list[Facts]) -> Facts:
-    split, buckets = next(iter(measure.splits.items()))
+def _figures(held_out: HeldOut, runs: list[Facts]) -> Facts:
+    split, buckets = next(iter(held_out.splits.items()))
     trained_to = runs[0]["config"]["curriculum"]["end"]
     trained = [bucket for bucket in buckets if bucket <= trained_to]
     beyond = [bucket for bucket in buckets if bucket > trained_to]
-    layers = runs[0]["config"]["network"]["layers"]  # a network of fixed depth takes all of them
+    layers = runs[0]["config"]["baseline"]["layers"]  # a network of fixed depth takes all of them
 
     def mean(buckets: list[int], at: Callable[[int, list[float]], int]) -> dict[str, float]:
         values = []
@@ -72,35 +72,35 @@ def _figures(measure: Measure, runs: list[Facts]) -> Facts:
         return _spread_of(values)
 
     def best(_: int, curve: list[float]) -> int:
-        return max(measure.budgets, key=lambda steps: curve[steps - 1])
+        return max(held_out.budgets, key=lambda steps: curve[steps - 1])
 
     return {
         "in_distribution": mean(trained, best),
         "out_of_distribution": mean(beyond, best),
-        "one_step_each": mean(beyond, lambda bucket, _: min(max(bucket, layers), measure.longest)),
-        "overthinking": mean(beyond, lambda *_: measure.longest),
+        "one_step_each": mean(beyond, lambda bucket, _: min(max(bucket, layers), held_out.longest)),
+        "overthinking": mean(beyond, lambda *_: held_out.longest),
     }
 
 
-def _grid(measure: Measure, runs: list[Facts], split: str) -> list[list[float]]:
+def _grid(held_out: HeldOut, runs: list[Facts], split: str) -> list[list[float]]:
     """Mean accuracy over seeds: a row for each difficulty, a column for each budget."""
     return [
         [
             round(float(np.mean([one["accuracy"][split][str(bucket)][steps - 1] for one in runs])), 4)
-            for steps in measure.budgets
+            for steps in held_out.budgets
         ]
-        for bucket in measure.splits[split]
+        for bucket in held_out.splits[split]
     ]
 
 
-def _cells(measure: Measure, runs: list[Facts], split: str) -> dict[str, dict[str, dict[str, float]]]:
+def _cells(held_out: HeldOut, runs: list[Facts], split: str) -> dict[str, dict[str, dict[str, float]]]:
     """By difficulty: each seed's accuracy at its best budget, and after the most steps."""
     found = {}
-    for bucket in measure.splits[split]:
+    for bucket in held_out.splits[split]:
         curves = [one["accuracy"][split][str(bucket)] for one in runs]
         found[str(bucket)] = {
-            "best": _spread_of([max(curve[steps - 1] for steps in measure.budgets) for curve in curves]),
-            "longest": _spread_of([curve[measure.longest - 1] for curve in curves]),
+            "best": _spread_of([max(curve[steps - 1] for steps in held_out.budgets) for curve in curves]),
+            "longest": _spread_of([curve[held_out.longest - 1] for curve in curves]),
         }
     return found
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from training.config import DEFAULTS
-from training.paper.experiment import Cited, Experiment, Measure, Progression, Variant
+from training.paper.experiment import Cited, Experiment, HeldOut, Progression, Variant
 from training.paper.replications import OURS, protocol
-from training.presets import WORDS
+from training.recipes import LOGIC, TEXT, WORDS
 
 GIVEN, RAW, PROTOCOL, PUBLISHED = (
     "ours, structure given",
@@ -50,7 +49,7 @@ def progression(full: bool) -> Progression:
             task,
             f"{task.capitalize()}: what is given, and who taught it",
             (*ours, protocol(task, full, PROTOCOL)),
-            Measure({split: buckets}, STEPS, 200, 64),
+            HeldOut({split: buckets}, STEPS, 200, 64),
             "grid",
             {**cited, PUBLISHED: Cited(PAPER_ITSELF, ("best",), numbers)},
         )
@@ -64,14 +63,14 @@ def progression(full: bool) -> Progression:
                 "logic",
                 "paper",
                 (1, 2, 4, 6, 8, 10, 12, 14, 16, 20),
-                Variant(RAW, "logic-characters", DEFAULTS["logic"]),
+                Variant(RAW, "logic-characters", LOGIC),
                 **{GIVEN: given_logic},
             ),
             domain(
                 "text",
                 "paper",
                 (2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 20),
-                Variant(GIVEN, "text-family", DEFAULTS["text"]),
+                Variant(GIVEN, "text-family", TEXT),
                 Variant(RAW, "text-words", WORDS),
             ),
         ),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from training.config import DEFAULTS, TrainConfig, configure
-from training.paper.experiment import Experiment, Measure, Variant
-from training.presets import WORDS
+from training.config import TrainConfig, configure
+from training.paper.experiment import Experiment, HeldOut, Variant
+from training.recipes import LOGIC, WORDS
 
 
 def _without(
@@ -28,7 +28,7 @@ RAW_LOGIC = Experiment(
     "What makes a network read characters",
     _without(
         "logic",
-        DEFAULTS["logic"],
+        LOGIC,
         2000,
         {
             "without counters": ("network.counters=0",),
@@ -55,7 +55,7 @@ RAW_LOGIC = Experiment(
             "without late batches": ("curriculum.late_share=0",),
         },
     ),
-    Measure({"paper": (8, 11, 14), "towers": (14, 28), "nots": (40,), "chains": (40,)}, BEST, 200, 256),
+    HeldOut({"paper": (8, 11, 14), "towers": (14, 28), "nots": (40,), "chains": (40,)}, BEST, 200, 256),
     "cells",
 )
 RAW_TEXT = Experiment(
@@ -76,6 +76,6 @@ RAW_TEXT = Experiment(
             "without late batches": ("curriculum.late_share=0",),
         },
     ),
-    Measure({"paper": (5, 9, 12)}, BEST, 200, 256),
+    HeldOut({"paper": (5, 9, 12)}, BEST, 200, 256),
     "cells",
 )

@@ -10,8 +10,9 @@ from dataclasses import replace
 
 from model.network.config import RecurrentConfig
 from training.config import CurriculumConfig, TrainConfig
-from training.paper.experiment import Experiment, Measure, Variant
-from training.presets import PAPER, PAPER_SMALL
+from training.paper.baselines import Baseline
+from training.paper.experiment import Experiment, HeldOut, Variant
+from training.paper.presets import PAPER, PAPER_SMALL
 
 # This project's recipe for graphs (docs/training.md), small enough for seven variants and three seeds.
 SMALL = TrainConfig(
@@ -24,7 +25,7 @@ SMALL = TrainConfig(
     ema=0.99,
 )
 OURS = Variant("ours", "graph-ours", SMALL)
-HOPS = Measure(
+HOPS = HeldOut(
     splits={"matched": (1, 3, 5, 6, 8, 12, 16, 32)},
     budgets=(1, 2, 3, 5, 8, 12, 16, 24, 32, 48, 64),
     problems=200,
@@ -38,8 +39,8 @@ def _with(network: RecurrentConfig) -> TrainConfig:
     return replace(SMALL, network=network)
 
 
-def _plain(steps: int, network: RecurrentConfig) -> TrainConfig:
-    """The same problems, curriculum and updates for a network that always takes so many steps.
+def _plain(steps: int, network: RecurrentConfig, baseline: Baseline) -> TrainConfig:
+    """The same problems, curriculum and updates for a baseline that always takes so many steps.
 
     Noise and burn-in are left out: layers of their own are no steps that could be repeated, and
     noise would fall on the sums that adaptive computation time keeps.
@@ -48,6 +49,7 @@ def _plain(steps: int, network: RecurrentConfig) -> TrainConfig:
     return replace(
         SMALL,
         network=plain,
+        baseline=baseline,
         curriculum=replace(SMALL.curriculum, burn_in=0),
         first_steps=steps,
         steps_per_unit=0,
@@ -83,31 +85,33 @@ BASELINES = Experiment(
         Variant(
             f"{LAYERS} layers, same parameters",
             "graph-layers-same-parameters",
-            _plain(LAYERS, replace(SMALL.network, layers=LAYERS, width=16, feed_forward=56)),
+            _plain(LAYERS, replace(SMALL.network, width=16, feed_forward=56), Baseline(layers=LAYERS)),
         ),
         Variant(
             f"{LAYERS} layers, same compute",
             "graph-layers-same-compute",
-            _plain(LAYERS, replace(SMALL.network, layers=LAYERS)),
+            _plain(LAYERS, SMALL.network, Baseline(layers=LAYERS)),
         ),
         Variant(
             "Universal Transformer with ACT",
             "graph-act",
-            replace(_plain(12, replace(SMALL.network, adaptive_time=True, depth_embedding=20)), ponder=0.001),
+            _plain(
+                12, replace(SMALL.network, depth_embedding=20), Baseline(adaptive_time=True, ponder=0.001)
+            ),
         ),
     ),
     HOPS,
 )
 
 
-def _frontier(task: str, full: bool, measure: Measure, problems: int) -> Experiment:
+def _frontier(task: str, full: bool, held_out: HeldOut, problems: int) -> Experiment:
     """The paper's protocol; `problems` is what the full experiment takes for each difficulty."""
     recipe = protocol(task, full)
     return Experiment(
         f"frontier-{task}",
         f"Accuracy over {recipe.config.task.unit} and steps, the paper's protocol",
         (recipe,),
-        replace(measure, problems=problems if full else measure.problems),
+        replace(held_out, problems=problems if full else held_out.problems),
         "grid",
     )
 
@@ -121,9 +125,9 @@ def protocol(task: str, full: bool, name: str = "") -> Variant:
 def frontiers(full: bool) -> tuple[Experiment, ...]:
     """Accuracy over difficulty and steps, task by task."""
     hops = tuple(range(1, 13))
-    graph = Measure({"paper": hops, "matched": hops}, (1, 2, 3, 5, 8, 12, 15, 20), 300, 128)
-    logic = Measure({"paper": tuple(range(1, 15))}, (1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 28), 200, 28)
-    text = Measure({"paper": tuple(range(2, 10))}, (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20), 500, 20)
+    graph = HeldOut({"paper": hops, "matched": hops}, (1, 2, 3, 5, 8, 12, 15, 20), 300, 128)
+    logic = HeldOut({"paper": tuple(range(1, 15))}, (1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 28), 200, 28)
+    text = HeldOut({"paper": tuple(range(2, 10))}, (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20), 500, 20)
     return (
         _frontier("graph", full, graph, 500),
         _frontier("logic", full, logic, 500),

@@ -14,9 +14,9 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,14 @@ from rich.console import Console
 
 from model.network.recurrent import RecurrentTransformer, last
 from training import checkpoint, run
-from training.checkpoint import RunError
-from training.config import TASKS, TrainConfig, as_dict
-from training.fit import carry_out, device_of
-from training.judge.backends import torch_form
+from training.config import TASKS, TrainConfig, as_dict, differences
+from training.errors import Interrupted, RunError
+from training.fit import device_of, fit
+from training.judge.backends import torch_backend
 from training.judge.traces import trace
-from training.paper.experiment import Experiment, Measure, Progression, Variant
+from training.paper.baselines import AdaptiveTransformer
+from training.paper.experiment import Experiment, HeldOut, Progression, Variant
 from training.task import Problems, Task
-from training.trainer import Interrupted
 
 SEED = 515_151  # of the problems that are measured; every run sees the same
 MEASURED, PROCESSOR = "measured.json", "processor.json"
@@ -50,7 +50,7 @@ class Job:
 
     variant: Variant
     seed: int  # the first of an experiment is that of the variant's configuration
-    measure: Measure
+    held_out: HeldOut
     folder: Path
 
     @property
@@ -74,7 +74,7 @@ def reproduce(
     where = out / experiment.name
     for turn in range(seeds):
         work = [
-            (part.name, Job(variant, seed, part.measure, out / "runs" / f"{variant.folder}-{seed}"))
+            (part.name, Job(variant, seed, part.held_out, out / "runs" / f"{variant.folder}-{seed}"))
             for part in parts
             for variant in part.variants
             for seed in (variant.config.seed + turn,)
@@ -94,30 +94,42 @@ def _done(work: list[Job], jobs: int, say: Say) -> Iterator[Facts]:
     if jobs == 1:
         for job in work:
             say(f"{job.variant.name}, seed {job.seed}")
-            yield carry_through(job)
+            yield measured_run(job)
         return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        for job, facts in zip(work, pool.map(carry_through, work), strict=True):
-            say(f"{job.variant.name}, seed {job.seed}: done")
-            yield facts
+    with (
+        ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool,
+        ThreadPoolExecutor(jobs) as turns,  # jobs wait here: one that waits in a worker cannot be called off
+    ):
+        try:
+            found = turns.map(lambda job: pool.submit(measured_run, job).result(), work)
+            for job, facts in zip(work, found, strict=True):
+                say(f"{job.variant.name}, seed {job.seed}: done")
+                yield facts
+        except BaseException:
+            turns.shutdown(wait=False, cancel_futures=True)
+            for worker in active_children():
+                worker.terminate()  # one that trains finishes its update, and saves
+            raise
 
 
-def carry_through(job: Job) -> Facts:
+def measured_run(job: Job) -> Facts:
     """Train and measure, or only what of it is missing."""
-    config, measure = as_dict(job.config), json.loads(json.dumps(asdict(job.measure)))
+    held_out = json.loads(json.dumps(asdict(job.held_out)))
     place = job.folder / MEASURED
     known: list[Facts] = json.loads(place.read_text("utf-8")) if place.exists() else []
-    if not isinstance(known, list) or any(facts["config"] != config for facts in known):
+    if not isinstance(known, list) or any(
+        differences(json.dumps(facts["config"]), job.config) for facts in known
+    ):
         raise RunError(f"{place} is of another experiment: remove {job.folder} or choose another --out")
     for facts in known:
-        if facts["measure"] == measure:
-            return facts
+        if facts["measure"] == held_out:
+            return {**facts, "config": as_dict(job.config)}
     _train(job)
     network, saved = run.read_network(job.folder)
     seconds = round(float(saved.state["seconds"]), 1)
     found = {
-        "config": config,
-        "measure": measure,
+        "config": as_dict(job.config),
+        "measure": held_out,
         "seed": job.seed,
         "updates": saved.update,
         "reached": saved.state["curriculum"]["difficulty"],
@@ -134,19 +146,17 @@ def carry_through(job: Job) -> Facts:
 
 def _train(job: Job) -> None:
     """Begin, continue, or find that there is nothing left to do."""
-    resume = checkpoint.exists(job.folder)
-    if resume:
-        began = run.read_config(job.folder)  # how often it saved, and on how many threads, changes no result
-        run.check_same(
-            job.folder, replace(job.config, checkpoint_every=began.checkpoint_every, threads=began.threads)
-        )
+    config, resume = job.config, checkpoint.exists(job.folder)
+    if resume:  # how often it saved, and on how many threads, changes no result
+        run.check_same(job.folder, config, ("checkpoint_every", "threads"))
+        config = run.read_config(job.folder)
         if _is_finished(job):
             return
     elif (job.folder / run.CONFIG).exists():
         shutil.rmtree(job.folder)  # stopped before its first checkpoint
     before, spent = time.process_time(), _processor_seconds(job.folder)
     try:
-        carry_out(job.config, job.folder, resume, Console(quiet=True), True)
+        fit(config, job.folder, resume, Console(quiet=True), True)
     except Interrupted as error:
         raise Interrupted(f"{job.folder}: stopped; the same command goes on from there") from error
     finally:
@@ -164,24 +174,23 @@ def _processor_seconds(folder: Path) -> float:
 
 def _measure(network: RecurrentTransformer, job: Job) -> Facts:
     """Accuracy after 1, 2, ... steps by split and difficulty; how long tokens think, where they decide."""
-    task, measure, device = job.config.task, job.measure, device_of(job.config)
+    task, held_out, device = job.config.task, job.held_out, device_of(job.config)
     accuracy: Facts = {}
     ponder: Facts = {}
-    for split, buckets in measure.splits.items():
+    for split, buckets in held_out.splits.items():
         accuracy[split] = {}
         for bucket in buckets:
-            problems = _problems(task, split, bucket, measure.problems)
-            traced = trace(torch_form(network, device), problems, measure.longest)
+            problems = _problems(task, split, bucket, held_out.problems)
+            traced = trace(torch_backend(network, device), problems, held_out.longest)
             accuracy[split][str(bucket)] = [round(float(at), 4) for at in traced.right.mean(axis=0)]
-            if network.time is not None:
-                ponder[str(bucket)] = round(steps_taken(network, problems, measure.longest, device), 3)
+            if isinstance(network, AdaptiveTransformer):
+                ponder[str(bucket)] = round(steps_taken(network, problems, held_out.longest, device), 3)
     return {"accuracy": accuracy, "ponder": ponder}
 
 
 @torch.inference_mode()
-def steps_taken(network: RecurrentTransformer, problems: Problems, limit: int, device: str) -> float:
+def steps_taken(network: AdaptiveTransformer, problems: Problems, limit: int, device: str) -> float:
     """Mean over tokens of the steps they take before they halt by themselves, at most `limit`."""
-    assert network.time is not None, "only adaptive computation time halts tokens"
     taken = tokens = 0.0
     for start in range(0, len(problems.labels), ROWS):
         inputs = type(problems.inputs)(*(part[start : start + ROWS].to(device) for part in problems.inputs))

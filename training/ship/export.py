@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,15 @@ import numpy as np
 import safetensors.torch
 import torch
 from pydantic import ValidationError
+from rich.console import Console
 from torch import Tensor
 
 from model.bundle import (
+    ASIDE,
     CONFIG,
     DRAFT,
     EMBED_ONNX,
+    LEAN_ONNX,
     STEP_ONNX,
     TORCHSCRIPT,
     WEIGHTS,
@@ -29,15 +31,16 @@ from model.bundle import (
 from model.calibration import Calibration, HaltingDefault
 from model.errors import BundleError
 from model.manifest import Axis, Domain, Manifest, StepLimits, TensorSpec
-from model.network.served import ServedModel
+from model.network.recurrent import RecurrentTransformer
+from model.network.served import LEAN_SCORES, ServedModel
 from training import run
 from training.checkpoint import unwritable
 from training.config import as_dict
 from training.drafts import swap
-from training.judge.backends import onnx_form
-from training.judge.calibrate import CalibrationPlan, calibrate, choose_default
-from training.ship.exporters import write_onnx, write_torchscript
-from training.ship.parity import check_parity
+from training.judge.backends import onnx_backend
+from training.judge.calibrate import CalibrationSize, calibrate, choose_default
+from training.ship.exporters import write_lean, write_onnx, write_torchscript
+from training.ship.parity import check_lean, check_parity
 from training.task import Task
 
 MAX_LENGTH = 1024  # tokens; attention is quadratic in them
@@ -46,23 +49,26 @@ KEEPS_UP = 0.99  # accuracy at the hardest calibrated difficulty
 EXAMPLE = (2, 7)  # rows and length that the exporters trace
 EXAMPLE_SEED = 5
 
-Say = Callable[[str], None]
-
 
 def export(
-    folder: Path, out: Path, plan: CalibrationPlan, replace: bool, say: Say, aliases: tuple[str, ...] = ()
+    folder: Path,
+    out: Path,
+    size: CalibrationSize,
+    replace: bool,
+    console: Console,
+    aliases: tuple[str, ...] = (),
 ) -> Bundle:
     """Write the bundle of a run to <repository>/<model>/<version>.
 
-    Raises RunError where the folder is no run, BundleError where the result would be unsound; in
-    both cases nothing appears at `out`.
+    Raises RunError where the folder is no run, BundleError where serve would not find the result or it
+    would be unsound; in all cases nothing appears at `out`.
     """
-    name, version = out.resolve().parts[-2:]
+    name, version = place_of(out)
     if out.exists() and not replace:
         raise BundleError(f"{out} exists: choose another version, or replace it with --replace")
     network, saved = run.read_network(folder)
     config = run.read_config(folder)
-    if config.network.layers or config.network.adaptive_time:
+    if config.baseline.compares:
         raise BundleError(
             f"{folder} holds a baseline, for comparison only: its steps are no steps to be served"
         )
@@ -72,21 +78,22 @@ def export(
     try:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        manifest = _provisional(description)
-        say("exporting to ONNX and TorchScript")
+        manifest = provisional(description)
+        console.print("exporting to ONNX and TorchScript")
         example = tuple(task.random_inputs(_rng(EXAMPLE_SEED), *EXAMPLE))
         write_onnx(model, manifest, example, draft)
         write_torchscript(model, manifest, example, draft)
         weights = {key: value.contiguous() for key, value in network.state_dict().items()}
         (draft / WEIGHTS).write_bytes(safetensors.torch.save(weights))
         (draft / CONFIG).write_text(json.dumps(asdict(network.config), indent=2) + "\n", encoding="utf-8")
-        say("comparing both with torch")
+        console.print("comparing both with torch")
         parity = check_parity(model, manifest, task, draft)
-        say("calibrating the halting thresholds")
-        calibration = calibrate(onnx_form(manifest, draft), task, plan)
+        console.print("calibrating the halting thresholds")
+        calibration = calibrate(onnx_backend(manifest, draft), task, size, console)
+        default = choose_default(calibration)
         facts: dict[str, Any] = {
             **description,
-            "halting": choose_default(calibration),
+            "halting": default,
             "calibration": calibration,
             "domain": domain_of(task, calibration),
             "parity": parity,
@@ -100,13 +107,43 @@ def export(
                 "config": as_dict(config),
             },
         }
-        write_manifest(draft, facts, [EMBED_ONNX, STEP_ONNX, TORCHSCRIPT, WEIGHTS, CONFIG])
+        lean = add_lean(model.network, provisional(description), default, task, draft)
+        files = [EMBED_ONNX, STEP_ONNX, TORCHSCRIPT, WEIGHTS, CONFIG, *([LEAN_ONNX] if lean else [])]
+        write_manifest(draft, {**facts, "lean": lean}, files)
         swap(draft, out)
     except OSError as error:
         raise unwritable(out, error) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return read_bundle(out)
+
+
+def add_lean(
+    network: RecurrentTransformer, manifest: Manifest, default: HaltingDefault, task: Task, folder: Path
+) -> tuple[str, ...] | None:
+    """Write the lean step of a model: what rows need that halt by its default rule, or not at all.
+
+    Returns its scores; None, and nothing is written, where the rule looks back further than a step. Raises
+    ExportFailed where a lean step differs from a whole one.
+    """
+    if default.criterion not in LEAN_SCORES:
+        return None
+    lean = (default.criterion,)
+    manifest = manifest.model_copy(update={"lean": lean})
+    example = tuple(task.random_inputs(_rng(EXAMPLE_SEED), *EXAMPLE))
+    write_lean(ServedModel(network, default.criterion).eval(), manifest, example, folder)
+    check_lean(manifest, task, folder)
+    return lean
+
+
+def place_of(out: Path) -> tuple[str, str]:
+    """The model and the version that a folder is for. Raises BundleError where serve would not find it."""
+    name, version = out.parts[-2:] if len(out.parts) > 2 else ("", "")
+    if not name or ".." in (name, version) or out.suffix in (DRAFT, ASIDE):
+        raise BundleError(
+            f"serve would not find a bundle in {out}: give REPOSITORY/MODEL/VERSION, such as bundles/graph/2"
+        )
+    return name, version
 
 
 def _describe(model: ServedModel, task: Task, name: str, version: str) -> dict[str, Any]:
@@ -151,7 +188,7 @@ def domain_of(task: Task, calibration: Calibration) -> Domain | None:
     return task.domain if best >= KEEPS_UP else None
 
 
-def _provisional(description: dict[str, Any]) -> Manifest:
+def provisional(description: dict[str, Any]) -> Manifest:
     """A manifest of a bundle without files. Raises BundleError where the name or version is not one."""
     try:
         return Manifest(

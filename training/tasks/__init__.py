@@ -1,1 +1,1 @@
-"""The tasks a model can be trained on: one file, or one family of files, each."""
+"""The tasks a model can be trained on: a room for each."""

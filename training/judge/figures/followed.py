@@ -43,7 +43,7 @@ def follow(evaluation: Evaluation, rng: np.random.Generator) -> Followed:
     task = evaluation.subject.task
     limit = next(iter(evaluation.traces[task.splits[0]].values())).right.shape[1]
     problems = task.problems(rng, task.splits[0], task.pictured, PROBLEMS)
-    traced = trace(evaluation.subject.form, problems, min(limit, 4 * task.pictured + 16))
+    traced = trace(evaluation.subject.backend, problems, min(limit, 4 * task.pictured + 16))
     return Followed(problems, traced, _worth_a_look(traced))
 
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from training.judge.evaluate import Evaluation
-from training.judge.figures.style import INK, ORANGE
+from training.judge.figures.style import INK, ORANGE, waits
 from training.judge.traces import Trace
 
 COLUMNS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024)
@@ -30,8 +30,7 @@ def draw_frontier(evaluation: Evaluation) -> Figure:
     task = evaluation.subject.task
     traces = evaluation.traces[task.splits[0]]
     buckets = list(traces)
-    waits = any(spec.answer is None for spec in task.classes)  # says "not known yet" where others guess
-    chance = 0.0 if waits else 1 / len(task.classes)
+    chance = 0.0 if waits(task) else 1 / len(task.classes)
     some = next(iter(traces.values()))
     limit = some.right.shape[1]
     columns = [steps for steps in COLUMNS if steps <= limit]
@@ -44,6 +43,7 @@ def draw_frontier(evaluation: Evaluation) -> Figure:
         label = f"{grid[row, column]:.0%}"
         axes.text(column, row, label, ha="center", va="center", fontsize=5.5, color=colour)
     axes.set_xticks(range(len(columns)), [str(steps) for steps in columns])
+    axes.tick_params(axis="x", labelsize=6.5 if len(columns) > 16 else None)
     axes.set_yticks(range(len(buckets)), [str(bucket) for bucket in buckets])
     axes.set_xlabel("steps of thinking", loc="left")
     axes.set_ylabel(task.unit)
@@ -58,7 +58,7 @@ def draw_frontier(evaluation: Evaluation) -> Figure:
     _say(
         axes,
         learnt & (grid < chance + 0.005),
-        f"not enough steps yet: {'not known' if waits else 'chance'}",
+        f"not enough steps yet: {'not known' if waits(task) else 'chance'}",
         "white",
     )
     if limit > 1:

@@ -21,6 +21,8 @@ from training.task import Task
 
 BIG = 0.5  # a token is still being told something when it moves by this share of its own length
 FLOOR = 1e-6
+NEAR = 0.12  # of the picture: marks that are nearer to one another share a name
+LABEL = np.array([0.2, 0.06])  # half of a name's width and height, of the picture
 
 Floats = NDArray[np.floating[Any]]
 
@@ -80,7 +82,8 @@ def _movement(figure: Figure, axes: Axes, movement: Floats, read: int, inputs: I
         names = [words.get(kind, "?") for kind in inputs.tokens[0, :tokens].tolist()]
         characters = max(map(len, names)) == 1
         style: Any = {"rotation": 0 if characters else 90, "family": "monospace" if characters else None}
-        axes.set_xticks(range(tokens), names, fontsize=min(8.0, 500 / tokens), **style)
+        room = 500 if characters else 330  # points of type that stand beside one another
+        axes.set_xticks(range(tokens), names, fontsize=min(8.0, room / tokens), **style)
         axes.tick_params(axis="x", pad=1)
         axes.get_xticklabels()[place].set_color(ORANGE)
         axes.set_xlabel("the expression" if characters else "word by word")
@@ -157,32 +160,35 @@ def _plane(figure: Figure, axes: Axes, path: Floats, read: int, final: int | Non
     marks = {0: "start", len(plane) - 1: f"step {len(plane) - 1}"}
     if final is not None and 0 < final < len(plane) - 1:
         marks[final] = f"step {final}: final"
-    cloud = plane.reshape(-1, 2)
-    room = 0.15 * np.ptp(cloud, axis=0).max()
-    named: list[Floats] = []
+    low, size = plane.min(axis=(0, 1)), np.ptp(plane, axis=(0, 1)) + TINY
+    path_there, labels = (plane[:, read] - low) / size, np.empty((0, 2))  # in the unit square
     for step, text in marks.items():
-        where = plane[step, read]
-        if all(np.linalg.norm(where - other) >= room for other in named):  # else one name covers another
-            _mark(axes, where, cloud, text)
-            named.append(where)
+        where = path_there[step]
+        if any(np.linalg.norm(where - path_there[other]) < NEAR for other in marks if other < step):
+            continue  # one name would cover another
+        place = _free(where, np.concatenate([path_there, labels]))
+        labels = np.concatenate([labels, place[None]])
+        axes.annotate(
+            text,
+            tuple(low + where * size),
+            xytext=tuple(low + place * size),
+            ha="center",
+            va="center",
+            fontsize=7,
+            zorder=4,
+            bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.8, "linewidth": 0},
+            arrowprops={"arrowstyle": "-", "color": INK, "linewidth": 0.6},
+        )
     axes.margins(0.12, 0.16)
     bar = figure.colorbar(dots, ax=axes, pad=0.02, aspect=28)
     bar.set_label("step")
     bar.outline.set_visible(False)
 
 
-def _mark(axes: Axes, where: Floats, cloud: Floats, text: str) -> None:
-    """A name beside a point, on the side that leads towards the middle of the picture."""
-    left = where[0] > (cloud[:, 0].min() + cloud[:, 0].max()) / 2
-    above = where[1] > (cloud[:, 1].min() + cloud[:, 1].max()) / 2
-    axes.annotate(
-        text,
-        (float(where[0]), float(where[1])),
-        xytext=(-10 if left else 10, -12 if above else 10),
-        textcoords="offset points",
-        ha="right" if left else "left",
-        fontsize=7,
-        zorder=4,
-        bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.8, "linewidth": 0},
-        arrowprops={"arrowstyle": "-", "color": INK, "linewidth": 0.6},
-    )
+def _free(where: Floats, taken: Floats) -> Floats:
+    """Around a point of the unit square, the middle of a label that is farthest from what is there."""
+    around = np.linspace(0, 2 * np.pi, 16, endpoint=False)
+    places = where + np.stack([0.28 * np.cos(around), 0.16 * np.sin(around)], axis=1)
+    places = np.clip(places, (0.12, 0.0), (0.88, 1.0))
+    apart = np.abs(places[:, None] - taken) / LABEL  # (16, taken, 2)
+    return np.asarray(places[apart.max(axis=2).min(axis=1).argmax()])

@@ -11,6 +11,8 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
+from training.task import Task
+
 STYLE: Any = {  # matplotlib's own type spells out every key there is
     "font.family": "sans-serif",
     "font.size": 8,
@@ -25,6 +27,8 @@ STYLE: Any = {  # matplotlib's own type spells out every key there is
     "legend.frameon": False,
     "legend.fontsize": 7,
     "savefig.dpi": 220,
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "fathom",  # names inside an SVG are the same every time
 }
 INK, GREY = "#1a1a1a", "#777777"
 ORANGE, BLUE = "#D55E00", "#0072B2"
@@ -45,6 +49,11 @@ POWERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 def look(criterion: str) -> tuple[str, str]:
     """Colour and marker of a criterion; one that is not known here is grey."""
     return LOOKS.get(criterion, ("#999999", "X"))
+
+
+def waits(task: Task) -> bool:
+    """Whether the model says "not known yet" where others have to guess."""
+    return any(spec.answer is None for spec in task.classes)
 
 
 def count_ticks(axis: Any, largest: int) -> None:
@@ -75,6 +84,6 @@ def difficulty_axis(axes: Axes, buckets: Iterable[int], unit: str) -> None:
         axes.set_xscale("log")
         count_ticks(axes.xaxis, max(buckets))
     else:
-        shown = [buckets[index] for index in apart(buckets, 1 / 14)]
+        shown = [buckets[index] for index in apart(buckets, 1 / 9)]
         axes.set_xticks(shown, [str(bucket) for bucket in shown])
     axes.set_xlabel(unit)

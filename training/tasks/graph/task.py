@@ -2,7 +2,7 @@
 
 Problems follow "Thinking Deeper, Not Longer" (arXiv 2603.21676, section 4.1). Its test negatives
 leak: that the target has few ancestors nearly gives them away. So the evaluation also has negatives
-that are positives rewired until no path is left (graph_negatives.py).
+that are positives rewired until no path is left (negatives.py).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from training.tasks.graph.generator import (
     positives,
 )
 from training.tasks.graph.negatives import ancestors, matched_negatives
-from training.tasks.graph.unusual import FAMILIES, LARGE, Draw
+from training.tasks.graph.unusual import LARGE, SHAPES, Draw
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class GraphTask:
     name: ClassVar[str] = "graph"
     codec: ClassVar[CodecSpec] = CodecSpec(name="graph")
     unit: ClassVar[str] = "hops"
+    interface: ClassVar[str] = "graph"
     classes: ClassVar[tuple[ClassSpec, ...]] = (
         ClassSpec(label="unreachable", answer=False),
         ClassSpec(label="reachable", answer=True),
@@ -72,6 +73,10 @@ class GraphTask:
             raise ValueError("min_nodes must be at least 2 and at most max_nodes")
         if not 0 <= self.frontier_share <= 1:
             raise ValueError(f"frontier_share is {self.frontier_share}, but must be in [0, 1]")
+
+    def cannot_draw(self, difficulty: int) -> str | None:
+        """A path has at least one hop, and a graph as many nodes as its path needs."""
+        return None if difficulty >= 1 else "a path has at least one hop"
 
     def sample(self, rng: np.random.Generator, rows: int, difficulty: int) -> Batch:
         """One size and one path length per batch, as everything in it then runs in step."""
@@ -126,10 +131,10 @@ class GraphTask:
         return Problems(inputs, labels, bucket)
 
     def unusual(self, rng: np.random.Generator, count: int) -> Mapping[str, Problems]:
-        """Graphs of other shapes, densities and sizes (graph_families.py), each asked about one node."""
+        """Graphs of other shapes, densities and sizes (unusual.py), each asked about one node."""
         return {
             name: _questions(rng, draw, max(1, count // 4) if name in LARGE else count)
-            for name, draw in FAMILIES.items()
+            for name, draw in SHAPES.items()
         }
 
     def random_inputs(self, rng: np.random.Generator, rows: int, length: int) -> GraphInputs:
@@ -186,7 +191,7 @@ def inputs_of(graphs: Graphs, length: int | None = None) -> GraphInputs:
 
 
 def _questions(rng: np.random.Generator, draw: Draw, count: int) -> Problems:
-    """Graphs of a family; the targets are as often out of reach as in reach where there are both."""
+    """Graphs of a shape; the targets are as often out of reach as in reach where there are both."""
     graphs, labels, farthest = [], [], 1
     for _ in range(count):
         edges, source = draw(rng)

@@ -1,7 +1,7 @@
 """Graphs far from the ones trained on: what a stranger might send.
 
-Each family is one graph, by NumPy's rules edges[i, j] for i -> j, with its source; every node of it
-is a question. The evaluation reports accuracy by family (docs/results.md).
+A shape draws one graph, by NumPy's rules edges[i, j] for i -> j, with its source; every node of it
+is a question. The evaluation reports accuracy by shape (docs/results.md).
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def long_chain(rng: np.random.Generator) -> Graph:
     return edges, 0
 
 
-FAMILIES: dict[str, Draw] = {
+SHAPES: dict[str, Draw] = {
     draw.__name__: draw
     for draw in (
         single,

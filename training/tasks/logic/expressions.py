@@ -21,10 +21,10 @@ LONGEST_BEYOND = 254  # of a deeper one; with the brackets around the whole 256 
 def nested(rng: np.random.Generator, depth: int) -> str:
     """An expression of exactly this nesting depth: 0 is `T`, `!T` or `T & F`, without brackets."""
     if depth == 0:
-        form = rng.random()
-        if form < 0.5:
+        draw = rng.random()
+        if draw < 0.5:
             return _atom(rng)
-        return f"!{_atom(rng)}" if form < 0.75 else f"{_atom(rng)}{_operator(rng)}{_atom(rng)}"
+        return f"!{_atom(rng)}" if draw < 0.75 else f"{_atom(rng)}{_operator(rng)}{_atom(rng)}"
     parts = [nested(rng, depth - 1), nested(rng, _shallower(rng, depth))]
     if rng.random() < 0.5:
         parts.reverse()

@@ -34,6 +34,7 @@ from training.tasks.logic.expressions import (
     wide,
 )
 
+TRIES = 100  # expressions, of which one has to be short enough
 POOL = 4  # batches drawn at once, of which the rows nearest in length are taken
 ATOMS = tuple(CHARACTERS.index(character) for character in "TF")
 BLANK = len(CHARACTERS)  # the kind of an atom that is not known yet
@@ -56,6 +57,7 @@ class LogicTask:
         name="logic", vocabulary={character: kind for kind, character in enumerate(CHARACTERS)}
     )
     unit: ClassVar[str] = "levels"
+    interface: ClassVar[str] = "characters"
     splits: ClassVar[tuple[str, ...]] = ("paper", "anyhow")
     buckets: ClassVar[tuple[int, ...]] = (0, 1, 2, 4, 6, 8, 10, 11, 12, 14, 16, 20)
     calibrated: ClassVar[tuple[int, ...]] = (1, 2, 4, 6, 8, 11, 14)
@@ -90,6 +92,15 @@ class LogicTask:
     def classes(self) -> tuple[ClassSpec, ...]:
         """False and true; and "not known yet" where that is an answer."""
         return CLASSES if self.unknown else CLASSES[:UNKNOWN]
+
+    def cannot_draw(self, difficulty: int) -> str | None:
+        """Deep expressions are long: under one in a hundred of those that fit would take forever to find."""
+        if difficulty < self.min_depth:
+            return f"task.min_depth is {self.min_depth}"
+        rng = np.random.default_rng(0)
+        if self.anyhow_share == 1 or any(len(nested(rng, difficulty)) <= self.longest for _ in range(TRIES)):
+            return None
+        return f"hardly any is as short as task.longest={self.longest}"
 
     def sample(self, rng: np.random.Generator, rows: int, difficulty: int) -> Batch:
         """One depth per batch, the lengths near each other: a step costs what the longest row costs.

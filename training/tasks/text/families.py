@@ -166,7 +166,7 @@ def clan(rng: np.random.Generator) -> tuple[Bools, int]:
     return families.parents[0], int(families.first[0])
 
 
-KINDS: dict[str, Draw] = {
+SHAPES: dict[str, Draw] = {
     draw.__name__: draw
     for draw in (many_children, binary_tree, ancestors, down_then_up, zigzag, long_line, several, clan)
 }

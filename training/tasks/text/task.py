@@ -18,13 +18,12 @@ from torch import Tensor
 from model.codecs.generations import GENERATIONS, later
 from model.codecs.sentences import REACH
 from model.codecs.text import START
-from model.codecs.words import KINDS
+from model.codecs.words import KINDS, NAMES
 from model.manifest import ClassSpec, CodecSpec, Domain
 from model.network.perception import Context, FamilyInputs, SequenceInputs, WordInputs
 from model.network.recurrent import RecurrentTransformer
 from training.task import CLASSES, Batch, Problems
-from training.tasks.text.families import KINDS as SHAPES
-from training.tasks.text.families import STRANGER, Families, Ints, chains, relatives, trees
+from training.tasks.text.families import SHAPES, STRANGER, Families, Ints, chains, relatives, trees
 from training.tasks.text.sentences import (
     any_tokens,
     asked_in,
@@ -99,6 +98,13 @@ class TextTask:
     def codec(self) -> CodecSpec:
         """Words are learned one by one, so that their bundle has a vocabulary; people are just people."""
         return CodecSpec(name="text", vocabulary={} if self.interface == "family" else KINDS)
+
+    def cannot_draw(self, difficulty: int) -> str | None:
+        """A chain has at least task.min_links links; in sentences there are names for so many people only."""
+        if difficulty < self.min_links:
+            return f"task.min_links is {self.min_links}"
+        room = {"family": GENERATIONS, "sentences": NAMES - 4, "words": NAMES - 9}[self.interface]
+        return None if difficulty <= room else f"task.interface={self.interface} has room for {room}"
 
     def sample(self, rng: np.random.Generator, rows: int, difficulty: int) -> Batch:
         """One size per batch. Whoever is up to `difficulty` links away, or not related, is graded."""

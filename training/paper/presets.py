@@ -1,4 +1,4 @@
-"""Where training starts from: this project's recipes, the paper's, and the paper's made small.
+"""The paper's protocol, and the same made small.
 
 `paper` is the published recipe of arXiv 2603.21676 (section 4) as far as this network can express it:
 in graphs nodes have no names, expressions of a batch have one depth and chains one length, and
@@ -12,8 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from model.network.config import RecurrentConfig
-from training.config import DEFAULTS, FAR_BURN_IN, ConfigError, CurriculumConfig, TrainConfig
-from training.task import Task
+from training.config import CurriculumConfig, TrainConfig
 from training.tasks.graph.task import GraphTask
 from training.tasks.logic.expressions import LONGEST
 from training.tasks.logic.task import LogicTask
@@ -94,52 +93,3 @@ PAPER_SMALL = {
     "logic": _small(PAPER_LOGIC, 5000, 32),
     "text": _small(PAPER_TEXT, 3000, 32),
 }
-
-WORDS = TrainConfig(
-    task=TextTask(interface="sentences"),
-    network=RecurrentConfig(
-        width=48,  # of each of the three hands
-        heads=8,
-        feed_forward=112,
-        classes=3,
-        layer_scale=0.5,
-        gate_bias=1.0,
-        echo=True,
-        perception="sentences",
-        reading=64,
-        routing="input",
-        same_heads=2,
-    ),
-    curriculum=replace(FAR_BURN_IN, burn_in=60, late_share=0.4),
-    updates=2500,
-    batch=32,
-    first_steps=2,  # the mark hears the generation, and compares
-    short_share=0.35,
-    noise=0.2,
-    clip=1.0,
-    token_rate=5.0,
-    ema=0.99,
-)
-
-PRESETS = {
-    "default": DEFAULTS,
-    "words": {"text": WORDS},
-    "characters": {"logic": DEFAULTS["logic"]},
-    "paper": PAPER,
-    "paper-small": PAPER_SMALL,
-}  # by name, then by task
-
-
-def task_read_by(perception: str, task: str) -> Task:
-    """The task whose problems a network of this perception takes. Raises ConfigError where there is none."""
-    for presets in PRESETS.values():
-        if task in presets and presets[task].network.perception == perception:
-            return presets[task].task
-    raise ConfigError(f"no preset of {task} reads with perception {perception!r}")
-
-
-def preset(task: str, name: str) -> TrainConfig:
-    """The configuration that training starts from. Raises ConfigError where there is none."""
-    if name not in PRESETS or task not in PRESETS[name]:
-        raise ConfigError(f"there is no preset {name!r} for {task}; there are {', '.join(PRESETS)}")
-    return PRESETS[name][task]

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import pytest
 import torch
 from torch import Tensor
 
-from model.network.adaptive_time import EPSILON, AdaptiveTime
 from model.network.config import RecurrentConfig
 from model.network.recurrent import RecurrentTransformer
 from tests.model.test_recurrent import looped, problem
+from training.config import TrainConfig, as_dict, configure, from_json
+from training.errors import ConfigError
+from training.paper.baselines import EPSILON, AdaptiveTime, AdaptiveTransformer, Baseline
+from training.paper.replications import BASELINES
 
-PLAIN = {"width": 16, "heads": 2, "feed_forward": 24, "layer_scale": None, "gate_bias": None}
-LAYERS = RecurrentConfig(**PLAIN, layers=3)  # type: ignore[arg-type]
-ADAPTIVE = RecurrentConfig(**PLAIN, adaptive_time=True)  # type: ignore[arg-type]
+PLAIN = RecurrentConfig(width=16, heads=2, feed_forward=24, layer_scale=None, gate_bias=None)
+LAYERS = Baseline(layers=3)
+ADAPTIVE = Baseline(adaptive_time=True, ponder=0.5)
 
 
-def network(config: RecurrentConfig) -> RecurrentTransformer:
+def network(baseline: Baseline) -> RecurrentTransformer:
     torch.manual_seed(1)
-    return RecurrentTransformer(config).eval()
+    return baseline.network(PLAIN).eval()
 
 
 @torch.inference_mode()
@@ -31,7 +35,7 @@ def test_every_step_of_a_fixed_depth_runs_a_layer_of_its_own_and_no_more_than_th
     assert torch.equal(states[3], states[4])
     assert torch.equal(states[3], states[5])
     assert torch.equal(model(inputs, 9), model(inputs, 3))
-    shared = network(RecurrentConfig(**PLAIN))  # type: ignore[arg-type]
+    shared = network(Baseline())
     assert torch.equal(looped(shared, inputs, 1)[0], states[1]), "the first layer is the shared block"
 
 
@@ -83,12 +87,40 @@ def test_adaptive_time_leaves_padding_at_zero_and_answers_after_every_step() -> 
 
 def test_longer_thinking_costs_and_the_cost_has_a_gradient() -> None:
     model, inputs = network(ADAPTIVE), problem(2, 5)
-    assert model.time is not None
-    model.time.ponder(looped(model, inputs, 3)[0]).sum().backward()
+    inputs.mask[1, 4] = False
+    assert isinstance(model, AdaptiveTransformer)
+    state, _ = looped(model, inputs, 3)
+    cost = model.thinking_cost(state, inputs.mask)
+    steps = model.time.ponder(state)
+    assert float(cost.detach()) == pytest.approx(
+        0.5 * float((steps[0].mean() + steps[1, :4].mean()).detach())
+    )
+    cost.backward()
     assert model.time.halt.bias.grad is not None
     assert float(model.time.halt.bias.grad) < 0, "halting sooner is cheaper"
+    ours = network(Baseline())
+    assert not ours.thinking_cost(looped(ours, inputs, 3)[0], inputs.mask).any(), "the caller counts steps"
 
 
 def test_layers_and_adaptive_time_do_not_go_together() -> None:
-    with pytest.raises(ValueError, match="adaptive_time needs a shared block"):
-        RecurrentConfig(layers=2, adaptive_time=True)
+    with pytest.raises(ConfigError, match=r"baseline\.adaptive_time needs a shared block"):
+        configure(TrainConfig(), ["baseline.layers=2", "baseline.adaptive_time=true"])
+
+
+def test_a_baseline_that_cannot_be_trained_is_refused() -> None:
+    for words in (["baseline.layers=4"], ["baseline.adaptive_time=true"]):
+        with pytest.raises(ConfigError, match=r"needs noise=0, curriculum\.burn_in=0"):
+            configure(TrainConfig(), words)
+    plain = ["noise=0", "curriculum.burn_in=0", "network.halting_head=false", "baseline.layers=4"]
+    with pytest.raises(ConfigError, match=r"first_steps must reach baseline\.layers"):
+        configure(TrainConfig(), plain)
+    assert configure(TrainConfig(), [*plain, "first_steps=4"]).baseline == Baseline(layers=4)
+
+
+def test_a_baseline_from_before_it_had_a_place_of_its_own_is_the_same() -> None:
+    for variant in BASELINES.variants:
+        content = as_dict(variant.config)
+        before = content.pop("baseline")
+        content["ponder"] = before.pop("ponder")
+        content["network"].update(before)
+        assert from_json(json.dumps(content)) == variant.config
