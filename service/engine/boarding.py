@@ -23,6 +23,7 @@ class Boarded:
     rows: Rows  # the same, as an array
     tenants: Rows
     shown: list[int]  # whose states are asked for
+    lean: bool  # nobody sees more than the scores of a lean step
 
 
 class Boarding:
@@ -54,20 +55,25 @@ class Boarding:
         return plan
 
     def _cut(self, ready: list[int]) -> list[list[int]]:
-        """Slots -> batches of one bucket that suit the device, in the order of their first slots."""
+        """Slots -> batches of one kind that suit the device, in the order of their first slots.
+
+        Rows of a kind take the same step, lean or not, whoever is beside them.
+        """
         batches: list[list[int]] = []
-        filling: dict[Bucket, tuple[int, list[int]]] = {}
+        filling: dict[tuple[Bucket, bool], tuple[int, list[int]]] = {}
         for slot in ready:
             bucket = self._slots.bucket[slot]
-            size, batch = filling.get(bucket) or (self._runner.rows_per_batch(bucket), None)
+            kind = bucket, bool(self._slots.lean[slot])
+            size, batch = filling.get(kind) or (self._runner.rows_per_batch(bucket), None)
             if batch is None or len(batch) == size:
                 batch = []
                 batches.append(batch)
-                filling[bucket] = size, batch
+                filling[kind] = size, batch
             batch.append(slot)
         return batches
 
     def _board(self, batch: list[int]) -> Boarded:
         rows = np.array(batch, np.intp)
         shown = rows[self._slots.views[rows]].tolist()
-        return Boarded(self._slots.bucket[batch[0]], batch, rows, self._slots.tenant[rows], shown)
+        lean = bool(self._slots.lean[batch[0]])
+        return Boarded(self._slots.bucket[batch[0]], batch, rows, self._slots.tenant[rows], shown, lean)

@@ -49,7 +49,8 @@ class Engine:
         observer: Observer,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.slots = Slots(limits.slots, manifest.criteria)
+        lean = ("none", *manifest.lean) if runner.lean and manifest.lean is not None else ()
+        self.slots = Slots(limits.slots, manifest.criteria, lean)
         self.ledger = Ledger(limits.slots, limits.quantum_seconds)
         self.waiting = WaitingQueue(self.ledger)
         self.steps = 0  # of rows, that came through
@@ -212,7 +213,7 @@ class Engine:
         if self.slots.steered and self._steer(self.slots.to_steer(ready)):
             ready = self.slots.boarding(self._runner.ahead)
         for boarded in self._boarding.first(ready, room, self._clock()):
-            flight = self._runner.launch(boarded.batch, boarded.shown)
+            flight = self._runner.launch(boarded.batch, boarded.shown, boarded.lean)
             self._flights[flight] = boarded
             self.slots.launched[boarded.rows] += 1
             self.ledger.charge(self.slots.account[boarded.rows], self._runner.cost(boarded.bucket))

@@ -55,6 +55,7 @@ class Trajectory:
     tallies: bool = False  # count what every step answers
     keeps: bool = False  # hand over at the end what it takes to go on
     before: Thought | None = None  # where it goes on, instead of beginning
+    scored: bool = True  # whether anybody sees its scores, but for the one it halts on
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_steps <= self.max_steps:

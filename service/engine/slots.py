@@ -7,7 +7,7 @@ array comparisons. Everything that differs between requests lives here and nowhe
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +24,12 @@ Rows = NDArray[np.intp]
 class Slots:
     """A fixed number of slots; arrays are (slots,), indexed by slot number."""
 
-    def __init__(self, slots: int, criteria: Mapping[str, Criterion]) -> None:
-        """criteria: what a row can halt on, `none` first, then in the order of the scores' columns."""
-        self._criteria = criteria
+    def __init__(self, slots: int, criteria: Mapping[str, Criterion], lean: Container[str] = ()) -> None:
+        """criteria: what a row can halt on, `none` first, then in the order of the scores' columns.
+
+        lean: those of them that a lean step is enough for.
+        """
+        self._criteria, self._lean_criteria = criteria, lean
         self.occupied = np.zeros(slots, np.bool_)
         self.tenant = np.zeros(slots, np.int64)  # changes with whoever sits there: tells guests from ghosts
         self.account = np.zeros(slots, np.intp)  # of the submission, in the ledger
@@ -37,6 +40,7 @@ class Slots:
         self.deadline = np.full(slots, np.inf, np.float64)
         self.followed = np.zeros(slots, np.bool_)  # whose every step is told or counted
         self.views = np.zeros(slots, np.bool_)  # whose states are asked for
+        self.lean = np.zeros(slots, np.bool_)  # who takes lean steps
         self.alone = np.zeros(slots, np.bool_)  # who is launched again only once its last step is decided
         self.steer_at = np.full(slots, NEVER, np.int64)  # the next step before which a state is changed
         self.steered = 0  # slots in which that may come
@@ -64,6 +68,9 @@ class Slots:
         self.deadline[slot] = np.inf if progress.deadline is None else progress.deadline
         self.followed[slot] = trajectory.every_step or trajectory.tallies
         self.views[slot] = trajectory.view is not None
+        self.lean[slot] = not (trajectory.scored or trajectory.keeps) and (
+            trajectory.rule.criterion in self._lean_criteria
+        )
         self.alone[slot] = trajectory.keeps or trajectory.steering is not None
         if trajectory.steering is not None:
             self.steer_at[slot] = trajectory.steering.next(max(progress.carry.depth, progress.steered) + 1)

@@ -18,16 +18,16 @@ from torch import Tensor
 
 from model.bundle import TORCHSCRIPT, Bundle
 from model.codecs import Tensors
-from model.row import Bucket, Layout
-from service.errors import StartupError
+from model.errors import first_line
+from model.row import Bucket, Layout, Row
+from service.runners.allotment import Allotment
+from service.runners.computing import IEEE, Computing, Numerics
 from service.runners.costs import Costs
 from service.runners.lane import Lane, Mark
-from service.runners.runner import Batch, Carry, Device, Flight, Landing, View, failed
-from service.runners.tables import Buffers, Table, buckets_of, row_bytes
+from service.runners.parity import parity
+from service.runners.runner import Batch, Carry, Device, Flight, Landing, NotEmbedded, View, failed
+from service.runners.tables import Buffers, Table
 from service.runners.torchscript import load_torchscript
-
-SHARE = 0.9  # of the free memory that tables may take; graphs and what a step computes need the rest
-GIB = 2**30
 
 
 @dataclass
@@ -68,38 +68,42 @@ class DeviceRunner:
         bundle: Bundle,
         device: Device,
         slots: int,
-        ahead: bool | None = None,
-        deterministic: bool = False,
+        ahead: bool = False,
+        numerics: Numerics = IEEE,
+        example: Row | None = None,
     ) -> None:
-        """ahead: whether a row is launched again before its last launch is decided; None: on a GPU.
+        """ahead: whether a row is launched again before its last launch is decided; may be changed.
 
-        deterministic: one size of batch for each bucket, so that no row's kernels depend on others.
-        Raises StartupError where the tables do not fit on the device.
+        Deterministic means one size of batch for each bucket. A precision is held against IEEE float32 on
+        the example. Raises StartupError where the tables and graphs do not fit on the device, or the
+        model cannot take a step.
         """
         self.device: str = device
-        self._lane = Lane(device)
-        self.ahead = self._lane.on_gpu if ahead is None else ahead
+        self.ahead = ahead
         self._manifest = manifest = bundle.manifest
         self._layout = Layout(manifest)
-        self._module = load_torchscript(bundle.path(TORCHSCRIPT), device)
+        compared = None
+        if example is not None and numerics.precision != "ieee":
+            compared = parity(bundle, device, numerics.precision, example)
+        self._lane = Lane(device, numerics.precision)
+        self.computing = Computing(self._lane.name, numerics, compared)
+        module = load_torchscript(bundle.path(TORCHSCRIPT), device)
         powers = (1 << power for power in range(slots.bit_length()))
-        self._sizes = [slots] if deterministic else [*(size for size in powers if size < slots), slots]
+        self._sizes = [*(size for size in powers if size < slots), slots]
+        if numerics.deterministic:
+            self._sizes = [slots]
+        self.lean = manifest.lean is not None and hasattr(module, "lean")
+        self._tables = Allotment(self._lane, module, manifest, self._sizes, self.lean)
         self._costs = Costs()
-        self._tables: dict[Bucket, Table] = {}
         self._seats: dict[int, Seat] = {}
         self._flights: deque[Launched] = deque()
         self._next = 0
         self._landed = 0.0  # when the last launch did
-        buckets = buckets_of(manifest)
-        self._must_fit(buckets)
-        if self._lane.on_gpu:
-            for bucket in buckets:
-                self._table(bucket).prepare()
 
     @property
     def room(self) -> int:
         """For each bucket that has rows a launch, and one more where it looks ahead."""
-        return max(1, sum(bool(table.taken) for table in self._tables.values())) * (1 + self.ahead)
+        return max(1, self._tables.taken) * (1 + self.ahead)
 
     def rows_per_batch(self, bucket: Bucket) -> int:  # noqa: ARG002  a device wants all there is
         return self._sizes[-1]
@@ -110,7 +114,7 @@ class DeviceRunner:
     def put(self, slot: int, carry: Carry) -> None:
         assert slot not in self._seats, f"slot {slot} is taken"
         with self._lane.work():
-            table = self._table(carry.row.bucket)
+            table = self._tables.table(carry.row.bucket)
             seat = Seat(table, table.take(), carry, fresh=carry.arrays is None)
             self._seats[slot] = seat
             if carry.arrays is not None:
@@ -137,7 +141,7 @@ class DeviceRunner:
         if seat is not None:
             seat.table.give_back(seat.place)
 
-    def launch(self, batch: Batch, shown: Sequence[int]) -> Flight:
+    def launch(self, batch: Batch, shown: Sequence[int], lean: bool = False) -> Flight:
         self._next += 1
         began = time.perf_counter()
         seats = [self._seats[slot] for slot in batch]
@@ -147,19 +151,23 @@ class DeviceRunner:
             with self._lane.work():
                 broken = self._embed_fresh(seats)
                 embedded = 0.0 if self._lane.on_gpu else time.perf_counter() - began
-                said = table.step(places)
+                said = table.step(places, lean)
                 copies = table.states([self._seats[slot].place for slot in shown]) if shown else []
                 mark = self._lane.mark()
             launched = Launched(
                 self._next, table, places, said, states, copies, broken, mark, began, embedded
             )
         except Exception as error:  # noqa: BLE001  a backend may raise anything; this batch fails alone
+            self._unless_lost(error)
             launched = Launched(self._next, table, [], None, {}, [], [], None, began, 0.0, error)
         self._flights.append(launched)
         return self._next
 
     def land(self) -> list[Landing]:
-        """The oldest launch, and those after it that are done and of other buckets."""
+        """The oldest launch, and those after it that are done and of other buckets.
+
+        Raises what a lost device has to say: there is nothing left to go on with.
+        """
         landings: list[Landing] = []
         tables: list[Table] = []
         while self._flights and self._flights[0].table not in tables:
@@ -176,7 +184,7 @@ class DeviceRunner:
     def close(self) -> None:
         self._flights.clear()
         self._seats.clear()
-        self._tables.clear()
+        self._tables.close()
 
     def _landing(self, launched: Launched) -> Landing:
         if launched.buffers is None:
@@ -184,6 +192,7 @@ class DeviceRunner:
         try:
             self._lane.wait(launched.mark)
         except Exception as error:  # noqa: BLE001  what the device has to say about it
+            self._unless_lost(error)
             return failed(launched.flight, error)
         ended = time.perf_counter()
         seconds = ended - max(launched.began + launched.embedded, self._landed)
@@ -223,9 +232,9 @@ class DeviceRunner:
             return []
         try:
             self._embed(fresh)
-        except Exception:
+        except Exception as error:
             if len(seats) == 1:
-                raise
+                raise NotEmbedded(first_line(error)) from error
         else:
             return []
         broken = []
@@ -241,22 +250,7 @@ class DeviceRunner:
         for seat in seats:
             seat.fresh = False
 
-    def _table(self, bucket: Bucket) -> Table:
-        if bucket not in self._tables:
-            with self._lane.work():
-                self._tables[bucket] = Table(self._lane, self._module, self._manifest, bucket, self._sizes)
-        return self._tables[bucket]
-
-    def _must_fit(self, buckets: Sequence[Bucket]) -> None:
-        """All tables at once, or at least one of the largest rows."""
-        free = self._lane.free_bytes()
-        if free is None:
-            return
-        slots, name = self._sizes[-1], self._manifest.name
-        wanted = (slots + 1) * sum(row_bytes(self._manifest, bucket) for bucket in buckets)
-        if wanted > SHARE * free:
-            raise StartupError(
-                f"{slots} slots of {name} take {wanted / GIB:.1f} GiB on the device ({len(buckets)} sizes, a "
-                f"row of the largest {row_bytes(self._manifest, buckets[0]) / 2**20:.1f} MiB), but "
-                f"{free / GIB:.1f} GiB are free: lower --slots, or serve fewer models on it"
-            )
+    def _unless_lost(self, error: Exception) -> None:
+        """Raises an error after which the device answers nobody any more."""
+        if self._lane.is_lost():
+            raise error

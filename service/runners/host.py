@@ -10,11 +10,12 @@ from queue import Empty, SimpleQueue
 
 import numpy as np
 
-from model.check import Graphs
 from model.codecs import Tensors
 from model.errors import first_line
 from model.manifest import Manifest
 from model.row import Arrays, Bucket, Floats, Row
+from model.trial import Graphs
+from service.runners.computing import Computing
 from service.runners.costs import Costs
 from service.runners.runner import Batch, Carry, Device, Flight, Landing, NotEmbedded, View, failed
 from service.runners.store import Seat, SlotStore
@@ -35,7 +36,9 @@ class HostRunner(ABC):
 
     backend: str
     device: str
+    lean = False  # a backend says where a bundle has a lean step
     ahead = False
+    computing = Computing()
 
     def __init__(self, manifest: Manifest, device: Device, slots: int, cpu_threads: int) -> None:
         self.device = device
@@ -46,7 +49,8 @@ class HostRunner(ABC):
         self.costs = Costs()
         self._scores = (len(manifest.scores),)  # the shape of a row's
         self._carried = len(manifest.state) + len(manifest.memory)
-        self._flights: dict[Flight, list[Seat]] = {}
+        self._lean_columns = [manifest.score_names.index(name) for name in manifest.lean or ()]
+        self._flights: dict[Flight, tuple[list[Seat], bool]] = {}  # and whether it is lean
         self._launched: list[Flight] = []  # and not begun
         self._done: SimpleQueue[Landing | None] = SimpleQueue()  # None: somebody wants the one who waits
         self._next = 0
@@ -56,6 +60,9 @@ class HostRunner(ABC):
 
     @abstractmethod
     def _run_step(self, inputs: Arrays) -> Arrays: ...
+
+    def _run_lean(self, inputs: Arrays) -> Arrays:
+        raise NotImplementedError(f"{self.backend} has no lean step")
 
     @property
     def graphs(self) -> Graphs:
@@ -84,12 +91,12 @@ class HostRunner(ABC):
     def release(self, slot: int) -> None:
         self.store.release(slot)
 
-    def launch(self, batch: Batch, shown: Sequence[int]) -> Flight:  # noqa: ARG002  states stay where they are
+    def launch(self, batch: Batch, shown: Sequence[int], lean: bool = False) -> Flight:  # noqa: ARG002  states stay
         self._next += 1
         seats = [self.store.seats[slot] for slot in batch]
         for seat in seats:
             seat.flying = True
-        self._flights[self._next] = seats
+        self._flights[self._next] = seats, lean
         self._launched.append(self._next)
         return self._next
 
@@ -111,7 +118,7 @@ class HostRunner(ABC):
             except Empty:
                 break
         for landing in landings:
-            seats = self._flights.pop(landing.flight)
+            seats, _ = self._flights.pop(landing.flight)
             self.store.landed(seats)
             if landing.error is None:
                 self.costs.measured(seats[0].table.bucket, len(seats), landing.seconds)
@@ -128,23 +135,24 @@ class HostRunner(ABC):
         return [] if landing is None else [landing]
 
     def _is_short(self, flight: Flight) -> bool:
-        seats = self._flights[flight]
+        seats, _ = self._flights[flight]
         return len(seats) * self.costs.of(seats[0].table.bucket) < AT_ONCE_SECONDS
 
     def _compute(self, flight: Flight) -> Landing:
         """One step of a launched batch; who is new is embedded first."""
         entered = began = time.perf_counter()
-        seats = self._flights[flight]
+        seats, lean = self._flights[flight]
         try:
             broken: list[int] = []
             if fresh := [seat for seat in seats if seat.fresh]:
                 unread = self._embed_fresh(fresh, alone=len(seats) == 1)
                 broken = [seats.index(seat) for seat in unread]
                 began = time.perf_counter()
-            where, inputs = self.store.gather(seats)
-            outputs = self._run_step(inputs)
-            self.store.scatter(seats[0].table, where, outputs[: self._carried])
-            logits, scores = self._shown(seats, outputs[self._carried :])
+            where, inputs = self.store.gather(seats, lean)
+            outputs = (self._run_lean if lean else self._run_step)(inputs)
+            carried = len(self._manifest.state) if lean else self._carried
+            self.store.scatter(seats[0].table, where, outputs[:carried])
+            logits, scores = self._shown(seats, outputs[carried:], lean)
             if broken:
                 logits = np.array(logits, np.result_type(logits, np.float16))
                 logits[broken] = np.nan
@@ -171,9 +179,15 @@ class HostRunner(ABC):
                 broken.append(seat)
         return broken
 
-    def _shown(self, seats: Sequence[Seat], outputs: Arrays) -> tuple[Floats, Floats]:
-        """A step's logits and scores, as the manifest has them. Raises ValueError for any other."""
+    def _shown(self, seats: Sequence[Seat], outputs: Arrays, lean: bool) -> tuple[Floats, Floats]:
+        """A step's logits and scores, as the manifest has them. Raises ValueError for any other.
+
+        Scores that a lean step does not compute are not numbers.
+        """
         logits, scores = (*outputs, np.zeros((len(seats), 0), np.float32))[:2]
+        if lean:
+            scored, scores = scores, np.full((len(seats), *self._scores), np.nan, np.float32)
+            scores[:, self._lean_columns] = scored
         readout = seats[0].table.readout
         for name, array, shape in (("logits", logits, readout), ("scores", scores, self._scores)):
             if array.shape != (len(seats), *shape):

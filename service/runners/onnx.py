@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
-
 import onnxruntime as ort
 
-from model.bundle import EMBED_ONNX, STEP_ONNX, Bundle
+from model.bundle import EMBED_ONNX, LEAN_ONNX, STEP_ONNX, Bundle
 from model.errors import BundleError
 from model.row import Arrays
 from model.sessions import OnnxGraph
 from service.errors import StartupError
+from service.runners.driver import finds_a_device
 from service.runners.host import HostRunner
 from service.runners.runner import Device
 
@@ -20,15 +19,21 @@ class OnnxRunner(HostRunner):
 
     backend = "onnx"
 
-    def __init__(self, bundle: Bundle, device: Device, slots: int, cpu_threads: int) -> None:
+    def __init__(
+        self, bundle: Bundle, device: Device, slots: int, cpu_threads: int, tf32: bool = False
+    ) -> None:
         manifest = bundle.manifest
         super().__init__(manifest, device, slots, cpu_threads)
         inputs = [spec.name for spec in manifest.inputs]
         try:
-            self._embed = OnnxGraph(bundle.path(EMBED_ONNX), inputs, manifest.embed_outputs, device)
+            self._embed = OnnxGraph(bundle.path(EMBED_ONNX), inputs, manifest.embed_outputs, device, tf32)
             self._step = OnnxGraph(
-                bundle.path(STEP_ONNX), manifest.step_inputs, manifest.step_outputs, device
+                bundle.path(STEP_ONNX), manifest.step_inputs, manifest.step_outputs, device, tf32
             )
+            self.lean = manifest.lean is not None and bundle.has(LEAN_ONNX)
+            if self.lean:
+                path = bundle.path(LEAN_ONNX)
+                self._lean = OnnxGraph(path, manifest.lean_inputs, manifest.lean_outputs, device, tf32)
         except BundleError as error:
             raise StartupError(error.message) from error
 
@@ -38,17 +43,10 @@ class OnnxRunner(HostRunner):
     def _run_step(self, inputs: Arrays) -> Arrays:
         return self._step.run(inputs)
 
+    def _run_lean(self, inputs: Arrays) -> Arrays:
+        return self._lean.run(inputs)
+
 
 def has_cuda() -> bool:
     """Whether this ONNX Runtime was built with CUDA and this machine has a device."""
-    return "CUDAExecutionProvider" in ort.get_available_providers() and _driver_finds_a_device()
-
-
-def _driver_finds_a_device() -> bool:
-    """Asks the driver itself: the build says nothing about the machine it runs on."""
-    count = ctypes.c_int(0)
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-        return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
-    except OSError:
-        return False
+    return "CUDAExecutionProvider" in ort.get_available_providers() and finds_a_device()

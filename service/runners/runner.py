@@ -10,6 +10,7 @@ import numpy as np
 
 from model.codecs import Tensors
 from model.row import Arrays, Bucket, Floats, Row
+from service.runners.computing import Computing
 
 Device = Literal["cpu", "cuda"]
 Batch = Sequence[int]  # slots of one bucket that take a step together
@@ -73,7 +74,9 @@ class Runner(Protocol):
     device: str  # "cpu" or "cuda"
     workers: int  # launches that are computed at the same time
     room: int  # launches that may be under way
+    lean: bool  # whether a step can be taken lean, with the manifest's lean scores alone
     ahead: bool  # whether a row is launched again before its last launch is decided
+    computing: Computing  # what is told of it with its model
 
     def rows_per_batch(self, bucket: Bucket) -> int:
         """How many rows of this bucket make a batch that suits the device."""
@@ -99,8 +102,12 @@ class Runner(Protocol):
         """Empty a slot. Harmless where it is empty."""
         ...
 
-    def launch(self, batch: Batch, shown: Sequence[int]) -> Flight:
-        """Begin a step of a batch; the states of the slots `shown` will be asked for when it lands."""
+    def launch(self, batch: Batch, shown: Sequence[int], lean: bool = False) -> Flight:
+        """Begin a step of a batch; the states of the slots `shown` will be asked for when it lands.
+
+        lean: of the scores only those of a lean step will be looked at, and what scores remember of a
+        step is of no use to anybody; a row is launched lean always or never.
+        """
         ...
 
     def land(self) -> list[Landing]:

@@ -68,6 +68,7 @@ class SlotStore:
         self.tables: dict[Bucket, Table] = {}
         self._capacity = 2 * slots  # those who left in mid-flight keep their rows for as long as it lasts
         self._context = len(manifest.context)
+        self._remembered = self._context + len(manifest.state)  # where the memory begins
 
     def put(self, slot: int, carry: Carry) -> None:
         """Seat a row, embedded or not."""
@@ -117,21 +118,25 @@ class SlotStore:
                 array[seat.place] = values[place]
             seat.fresh = False
 
-    def gather(self, seats: Sequence[Seat]) -> tuple[slice | list[int], Arrays]:
-        """The step's inputs for seats of one bucket; views where the rows are neighbours."""
+    def gather(self, seats: Sequence[Seat], lean: bool = False) -> tuple[slice | list[int], Arrays]:
+        """The step's inputs for seats of one bucket; views where the rows are neighbours.
+
+        lean: without the memory.
+        """
         table = seats[0].table
         places = [seat.place for seat in seats]
         where: slice | list[int] = places
         if places == list(range(places[0], places[0] + len(places))):
             where = slice(places[0], places[0] + len(places))
-        inputs = [array[where] for array in table.arrays]
+        arrays = table.arrays[: self._remembered] if lean else table.arrays
+        inputs = [array[where] for array in arrays]
         if self.manifest.takes_depth:
             inputs.append(table.depth[where])
         return where, inputs
 
     def scatter(self, table: Table, where: slice | list[int], following: Arrays) -> None:
-        """Keep the next state and memory, arrays (B, ...) in the order of the step's outputs."""
-        for array, values in zip(table.arrays[self._context :], following, strict=True):
+        """Keep the next state, and memory where there is one: arrays (B, ...) in the order of the outputs."""
+        for array, values in zip(table.arrays[self._context :], following, strict=False):
             array[where] = values
         table.depth[where] += 1
 

@@ -1,4 +1,4 @@
-"""Runs a bundle's TorchScript module from host memory."""
+"""Runs a bundle's TorchScript module on a CPU."""
 
 from __future__ import annotations
 
@@ -20,26 +20,27 @@ class TorchScriptRunner(HostRunner):
 
     backend = "torchscript"
 
-    def __init__(self, bundle: Bundle, device: Device, slots: int, cpu_threads: int) -> None:
-        super().__init__(bundle.manifest, device, slots, cpu_threads)
-        if device == "cpu":
-            torch.set_num_threads(1)  # cores are used by batches side by side
-        self._module = load_torchscript(bundle.path(TORCHSCRIPT), device)
+    def __init__(self, bundle: Bundle, slots: int, cpu_threads: int) -> None:
+        super().__init__(bundle.manifest, "cpu", slots, cpu_threads)
+        torch.set_num_threads(1)  # cores are used by batches side by side
+        self._module = load_torchscript(bundle.path(TORCHSCRIPT), "cpu")
+        self.lean = bundle.manifest.lean is not None and hasattr(self._module, "lean")
 
     def _run_embed(self, inputs: Arrays) -> Arrays:
         with torch.inference_mode():
-            return self._to_host(self._module.embed(*self._to_device(inputs)))
+            return self._arrays(self._module.embed(*map(torch.from_numpy, inputs)))
 
     def _run_step(self, inputs: Arrays) -> Arrays:
         with torch.inference_mode():
-            return self._to_host(self._module.step(*self._to_device(inputs)))
+            return self._arrays(self._module.step(*map(torch.from_numpy, inputs)))
 
-    def _to_device(self, arrays: Arrays) -> list[torch.Tensor]:
-        return [torch.from_numpy(array).to(self.device) for array in arrays]
+    def _run_lean(self, inputs: Arrays) -> Arrays:
+        with torch.inference_mode():
+            return self._arrays(self._module.lean(*map(torch.from_numpy, inputs)))
 
     @staticmethod
-    def _to_host(tensors: tuple[torch.Tensor, ...]) -> Arrays:
-        return [tensor.cpu().numpy() for tensor in tensors]
+    def _arrays(tensors: tuple[torch.Tensor, ...]) -> Arrays:
+        return [tensor.numpy() for tensor in tensors]
 
 
 def load_torchscript(path: Path, device: Device) -> torch.jit.ScriptModule:

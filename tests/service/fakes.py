@@ -21,6 +21,7 @@ from model.errors import RequestError
 from model.halting import HaltReason
 from model.manifest import Manifest
 from model.row import Bucket, Layout, Row
+from service.runners.computing import Computing
 from service.runners.runner import Batch, Carry, Flight, Landing, View, failed
 
 NEVER = 10**6
@@ -90,7 +91,9 @@ class FakeRunner:
 
     backend = "fake"
     device = "cpu"
+    computing = Computing()
     workers = 1
+    lean = False
 
     def __init__(self, micro_batch: int = 4, ahead: bool = False, cost: float = 0.0) -> None:
         self.micro_batch = micro_batch
@@ -140,7 +143,7 @@ class FakeRunner:
     def release(self, slot: int) -> None:
         self._aboard.pop(slot, None)
 
-    def launch(self, batch: Batch, shown: Sequence[int]) -> Flight:
+    def launch(self, batch: Batch, shown: Sequence[int], lean: bool = False) -> Flight:
         aboard = [self._aboard[slot] for slot in batch]
         assert len(batch) <= self.micro_batch, "a batch is larger than the device takes"
         assert len({passenger.row.bucket for passenger in aboard}) == 1, "a batch mixes lengths"

@@ -79,6 +79,7 @@ class CountingRunner:
     backend = "fake"
     device = "cpu"
     workers = room = 1
+    lean = False
     ahead = False
 
     def __init__(self, nan_nodes: int = -1, failing_nodes: int = -1) -> None:
@@ -123,7 +124,7 @@ class CountingRunner:
             self._rows.pop(slot, None)
             self._changed.notify_all()
 
-    def launch(self, batch: Batch, shown: Sequence[int]) -> Flight:
+    def launch(self, batch: Batch, shown: Sequence[int], lean: bool = False) -> Flight:
         self._next += 1
         self._launched.append((self._next, batch))
         return self._next

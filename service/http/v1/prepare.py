@@ -112,6 +112,7 @@ def prepare(
                 tallies=tallies,
                 keeps=request.keep is not None,
                 before=thought,
+                scored=envelope.streams or bool(include & {"trace", "scores"}),
             )
         )
         others += others_of(trajectories[-1], interventions, request)

@@ -100,7 +100,7 @@ def prepare_tensors(
             "request; send fewer or shorter rows, or ask for fewer outputs"
         )
     trajectories = tuple(
-        Trajectory(row, terms.max_steps, terms.min_steps, terms.rule, terms.deadline, view=view)
+        Trajectory(row, terms.max_steps, terms.min_steps, terms.rule, terms.deadline, view=view, scored=False)
         for row in rows
     )
     submission = Submission(trajectories, envelope.arrived, envelope.key, envelope.id)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,13 +17,21 @@ import torch
 from model.bundle import Bundle, read_bundle
 from model.codecs import CodecLimits, codec_of
 from model.halting import HaltingRule
-from model.row import Layout
+from model.manifest import Manifest
+from model.row import Layout, Row
 from service.engine.engine import Engine, EngineLimits
 from service.engine.messages import Event, Finished, Stepped, Submission, Trajectory
+from service.engine.served_model import ServedModel, State
+from service.engine.ticket import Budget
+from service.errors import StartupError, Unavailable
+from service.fleet import Fleet
+from service.runners.computing import Precision
 from service.runners.device import DeviceRunner
+from service.runners.lane import Lane
 from service.runners.open import open_runner
-from service.runners.runner import Carry, View
+from service.runners.runner import Carry, NotEmbedded, View
 from service.runners.tables import Table, buckets_of
+from service.runners.torchscript import load_torchscript
 from tests.service.fakes import FakeObserver
 
 SLOTS = 24
@@ -135,7 +145,7 @@ def test_what_free_rows_hold_is_nobodys_business(bundle: Bundle, monkeypatch: py
     for poisoned in (False, True):
         runner = device_runner(bundle)
         if poisoned:
-            made = runner._table
+            made = runner._tables.table
 
             def table(bucket: tuple[int, ...], made: Callable[..., Table] = made) -> Table:
                 fresh = made(bucket)
@@ -143,7 +153,7 @@ def test_what_free_rows_hold_is_nobodys_business(bundle: Bundle, monkeypatch: py
                     poison(fresh)
                 return fresh
 
-            monkeypatch.setattr(runner, "_table", table)
+            monkeypatch.setattr(runner._tables, "table", table)
         engine = Engine(bundle.manifest, runner, EngineLimits(SLOTS), FakeObserver())
         stories.append(told(engine, problems, joins, {}))
     assert_same(*stories, {})
@@ -198,7 +208,7 @@ def test_a_launch_that_fails_fails_its_rows_and_the_next_one_is_sound(
     runner = device_runner(bundle)
     row = draw_problem(bundle, np.random.default_rng(1)).row
     runner.put(0, Carry(row))
-    sound = runner._module
+    sound = runner._tables._module
     problem = Trajectory(row=row, max_steps=3)
 
     class Lost:
@@ -208,9 +218,10 @@ def test_a_launch_that_fails_fails_its_rows_and_the_next_one_is_sound(
     monkeypatch.setattr(runner._seats[0].table, "_module", Lost())
     runner.launch([0], [])
     (landing,) = runner.land()
-    assert isinstance(landing.error, torch.OutOfMemoryError)
+    assert isinstance(landing.error, NotEmbedded)
+    assert list(landing.unembedded) == [0]
     runner.release(0)
-    monkeypatch.setattr(runner._table(row.bucket), "_module", sound)
+    monkeypatch.setattr(runner._tables.table(row.bucket), "_module", sound)
     engine = Engine(bundle.manifest, runner, EngineLimits(SLOTS), FakeObserver())
     ((*_, end),) = told(engine, [problem], [0], {})
     assert isinstance(end, Finished)
@@ -231,9 +242,6 @@ def test_all_sizes_of_a_model_are_known_where_its_axes_are_padded(bundle: Bundle
 def test_tables_that_do_not_fit_are_refused_with_the_sum(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from service.errors import StartupError
-    from service.runners.lane import Lane
-
     monkeypatch.setattr(Lane, "free_bytes", lambda _: 2**16)
     with pytest.raises(StartupError, match=r"24 slots of [\w-]+ take \d+\.\d GiB on the device"):
         device_runner(bundle)
@@ -244,3 +252,201 @@ def test_problems_are_of_several_sizes_and_criteria(bundle: Bundle) -> None:
     problems = [draw_problem(bundle, draw) for _ in range(150)]
     assert len({problem.row.bucket for problem in problems}) > 1
     assert len({replace(problem.rule, threshold=0.0) for problem in problems}) > 3
+
+
+class Lean:
+    """A module with a lean step: the state, the logits and one score, which need no memory."""
+
+    def __init__(self, module: Any, manifest: Manifest, score: str) -> None:
+        self.embed, self.step = module.embed, module.step
+        self.after = len(manifest.context) + len(manifest.state)
+        self.manifest, self.column = manifest, manifest.score_names.index(score)
+        self.batches = 0
+
+    def lean(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        self.batches += 1
+        depth = tensors[self.after :]
+        rows, of = len(tensors[0]), Layout(self.manifest)
+        bucket = (tensors[len(self.manifest.context)].shape[1],)
+        memory = [torch.zeros((rows, *of.shape(spec, bucket))) for spec in self.manifest.memory]
+        outputs = self.step(*tensors[: self.after], *memory, *depth)
+        logits, scores = outputs[-2:]
+        return (*outputs[: len(self.manifest.state)], logits, scores[:, [self.column]])
+
+
+def test_lean_steps_lead_to_the_same_answers_and_depths(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = bundle.manifest.model_copy(update={"lean": (bundle.manifest.halting.criterion,)})
+    draw = np.random.default_rng(11)
+    problems = [draw_problem(bundle, draw) for _ in range(60)]
+    joins = draw.integers(0, 20, len(problems)).tolist()
+    stories, modules = [], []
+
+    def with_lean(path: Path, device: str) -> Lean:
+        modules.append(Lean(load_torchscript(path, "cpu"), manifest, manifest.halting.criterion))
+        return modules[-1]
+
+    monkeypatch.setattr("service.runners.device.load_torchscript", with_lean)
+    for lean in (False, True):
+        runner = DeviceRunner(Bundle(bundle.folder, manifest), "cpu", SLOTS, ahead=True)
+        assert runner.lean
+        runner.lean = lean
+        engine = Engine(manifest, runner, EngineLimits(SLOTS), FakeObserver())
+        stories.append(told(engine, problems, joins, {}))
+    assert_same(*stories, {})
+    assert modules[0].batches == 0
+    assert modules[1].batches > 0
+
+
+def test_a_lost_device_ends_the_engine_and_an_error_that_passes_ends_a_batch(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = device_runner(bundle)
+    row = draw_problem(bundle, np.random.default_rng(1)).row
+    runner.put(0, Carry(row))
+    runner.embed(0)
+
+    def broken(_: object, size: int, lean: bool) -> None:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(Table, "_step", broken)
+    runner.launch([0], [])
+    (landing,) = runner.land()
+    assert isinstance(landing.error, torch.AcceleratorError)
+    monkeypatch.setattr(Lane, "is_lost", lambda _: True)
+    engine = Engine(bundle.manifest, runner, EngineLimits(SLOTS), FakeObserver())
+    engine.submit(Submission((Trajectory(row=row, max_steps=3),), time.monotonic()))
+    runner.release(0)
+    with pytest.raises(torch.AcceleratorError):
+        engine.step()
+
+
+def test_a_lost_device_makes_the_server_not_alive(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.engine.served_model.BACK_OFF_SECONDS", (0.001, 0.001))
+    step, lost = Table._step, False
+
+    def until_it_is_lost(table: Table, size: int, lean: bool) -> None:
+        if lost:
+            raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+        step(table, size, lean)
+
+    monkeypatch.setattr(Table, "_step", until_it_is_lost)
+    monkeypatch.setattr(Lane, "is_lost", lambda _: lost)
+    codec = codec_of(bundle.manifest, CodecLimits())
+    limits, budget = EngineLimits(SLOTS), Budget(10**6, 10**6)
+    served = ServedModel(bundle, codec, lambda: device_runner(bundle), limits, FakeObserver(), budget)
+
+    async def scenario() -> None:
+        nonlocal lost
+        served.start()
+        await served.started()
+        lost = True
+        row = draw_problem(bundle, np.random.default_rng(1)).row
+        ticket = served.submit(Submission((Trajectory(row=row, max_steps=3),), time.monotonic()))
+        with pytest.raises(Unavailable, match="the engine is"):
+            [event async for event in ticket]
+        while served.state is not State.FAILED:
+            await asyncio.sleep(0.001)
+        assert "unspecified launch failure" in (Fleet([served], budget).failed() or "")
+        served.close()
+        await served.closed()
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
+def test_out_of_memory_while_embedding_costs_those_rows_and_no_others(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = device_runner(bundle)
+    row = draw_problem(bundle, np.random.default_rng(1)).row
+    heavy = Row(row.tensors, row.lengths, row.bucket)
+    runner.put(0, Carry(row))
+    runner.launch([0], [])
+    (alone,) = runner.land()
+    runner.release(0)
+    embed = Table.embed
+
+    def short_of_memory(table: Table, rows: list[Row], places: list[int]) -> None:
+        if heavy in rows:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        embed(table, rows, places)
+
+    monkeypatch.setattr(Table, "embed", short_of_memory)
+    runner.put(0, Carry(row))
+    runner.put(1, Carry(heavy))
+    runner.launch([0, 1], [])
+    (landing,) = runner.land()
+    assert landing.error is None
+    assert list(landing.unembedded) == [1]
+    np.testing.assert_allclose(landing.logits[0], alone.logits[0], rtol=0, atol=1e-5)
+
+
+class Captured(Lane):
+    """A lane on which work is captured and replayed, as on a GPU, but on a CPU."""
+
+    fails: Exception | None = None
+
+    def __init__(self, device: str, precision: Precision = "ieee") -> None:
+        super().__init__(device, precision)
+        self.on_gpu, self.captures = True, 0
+
+    def captured(self, run: Callable[[], None]) -> Callable[[], None]:
+        assert torch.is_inference_mode_enabled(), "what is captured must be captured as it will run"
+        if self.fails is not None:
+            raise self.fails
+        run()
+        self.captures += 1
+        return run
+
+    def host(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype)
+
+    def send(self, array: np.ndarray[Any, Any]) -> torch.Tensor:
+        return torch.from_numpy(np.array(array, order="C"))
+
+    def is_lost(self) -> bool:
+        return False
+
+    def give_back(self) -> None: ...
+
+    @property
+    def name(self) -> str:
+        return "NVIDIA Imaginary"
+
+    def free_bytes(self) -> int:
+        return 2**34
+
+
+def test_every_step_is_captured_at_the_start_and_changes_nobody(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.runners.device.Lane", Captured)
+    runner = device_runner(bundle)
+    assert runner.computing.device_name == "NVIDIA Imaginary"
+    sizes = [1, 2, 4, 8, 16, SLOTS]
+    assert runner._lane.captures == len(sizes) * len(buckets_of(bundle.manifest))  # type: ignore[attr-defined]
+    draw = np.random.default_rng(4)
+    problems = [draw_problem(bundle, draw) for _ in range(30)]
+    joins = draw.integers(0, 9, len(problems)).tolist()
+    stories = []
+    for each in (device_runner(bundle), open_runner(bundle, "cpu", "torchscript")):
+        engine = Engine(bundle.manifest, each, EngineLimits(SLOTS), FakeObserver())
+        stories.append(told(engine, problems, joins, {}))
+    assert_same(*stories, {})
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), r"do not fit on the device: of 16\.0 GiB .* --slots"),
+        (RuntimeError("no kernel image\nis available"), "cannot take a step: no kernel image"),
+    ],
+)
+def test_a_model_whose_steps_cannot_be_prepared_ends_the_start(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
+) -> None:
+    monkeypatch.setattr("service.runners.device.Lane", Captured)
+    monkeypatch.setattr(Captured, "fails", error)
+    with pytest.raises(StartupError, match=message):
+        device_runner(bundle)
