@@ -28,6 +28,7 @@ COMMANDS = {  # name: (module whose `app` has it, one line of help)
     "loadtest": ("loadtest.cli", "Measure a server's latency against depth."),
 }
 EXTRAS = {  # module that may be missing: the extra that brings it
+    "training": "train",  # images leave the package out
     "torch": "train",
     "onnx": "train",
     "onnxscript": "train",
