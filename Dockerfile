@@ -1,9 +1,11 @@
 # One image per kind of device:  docker build --build-arg EXTRA=cpu --tag fathom:cpu .
 #
-# EXTRA names extras of pyproject.toml, comma-separated: `cpu`; `gpu` (brings the CUDA libraries, so that the
-# host needs only the NVIDIA driver and container runtime); add `ray` for a cluster: `cpu,ray`. `plot` alone
-# makes the image of the load test, which draws.
-ARG BASE=docker.io/library/python:3.11-slim-bookworm
+# EXTRA names extras of pyproject.toml, comma-separated: `cpu`; `gpu` or `gpu-cuda12` (bring the CUDA libraries, so
+# that the host needs only the NVIDIA driver and container runtime); add `ray` for a cluster: `cpu,ray`. `plot`
+# alone makes the image of the load test, which draws. There is no training in any of them.
+#
+# The base is pinned; a newer one: docker buildx imagetools inspect python:3.11-slim-bookworm
+ARG BASE=docker.io/library/python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 
 FROM ${BASE} AS build
 ARG EXTRA=cpu
@@ -13,17 +15,19 @@ ENV PATH=/opt/fathom/bin:$PATH
 WORKDIR /src
 
 # Dependencies change seldom and the source often, so that a rebuild mostly costs the layers below.
-COPY pyproject.toml constraints.txt ./
+COPY pyproject.toml constraints*.txt ./
 RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
       print(*p['dependencies'], *(r for e in '${EXTRA}'.split(',') for r in p['optional-dependencies'][e]), sep='\n')" \
       > requirements.txt \
+ && for extra in $(echo "${EXTRA}" | tr ',' ' '); do \
+      if [ -e "constraints-$extra.txt" ]; then cat "constraints-$extra.txt" >> constraints.txt; fi; \
+    done \
  && pip install --constraint constraints.txt --requirement requirements.txt
 
 COPY README.md LICENSE fathom.py ./
 COPY client client
 COPY model model
 COPY service service
-COPY training training
 COPY loadtest loadtest
 COPY deploy/ray_app.py deploy/ray_models.py deploy/
 # The image has its bundles outside the package. What serves has no use for pip, and neither has whoever

@@ -11,7 +11,7 @@ with one engine per model, and reads FATHOM_* on its own node.
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from fastapi import FastAPI
@@ -22,9 +22,10 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
-from deploy.ray_models import OpenModel, OpensModel, empty_fleet, open_model
+from deploy.ray_models import OpenModel, open_model, open_shelf
 from service.allocator import limit_allocator
 from service.app import create_app
+from service.engine.engine import EngineLimits
 from service.http.v1.infer import Service
 from service.settings import Settings, read_settings
 
@@ -54,7 +55,9 @@ class ClusterSettings(BaseSettings):
     queue_target: float = Field(
         2048, gt=0, description="Steps that may wait per replica before another one is wanted."
     )
-    occupancy_target: float = Field(0.7, gt=0, le=1, description="Share of its slots a replica should use.")
+    occupancy_target: float = Field(
+        0.7, gt=0, le=1, description="Share of its slots that a replica's fullest model should use."
+    )
     upscale_seconds: float = Field(10, ge=0, description="How long the need must last before Ray adds.")
     downscale_seconds: float = Field(300, ge=0, description="How long it must be gone before Ray removes.")
     look_back_seconds: float = Field(15, gt=0, description="Time over which the load is averaged.")
@@ -62,11 +65,25 @@ class ClusterSettings(BaseSettings):
         0, ge=0, description="Models a replica keeps open, opened when asked for; 0: every model, always."
     )
     metrics_port: int = Field(
-        0, ge=0, le=65519, description="Replicas serve /metrics on the first free port from here; 0: nowhere."
+        0,
+        ge=0,
+        le=65519,
+        description="Replicas serve /metrics on the first free port of `host` from here on; 0: nowhere.",
     )
     settings: dict[str, Any] = Field(
         default_factory=dict, description="Settings of the service that win over the replicas' environment."
     )
+
+
+class Loaded(Protocol):
+    """What we read of a served model."""
+
+    @property
+    def limits(self) -> EngineLimits: ...
+    @property
+    def running(self) -> int: ...
+    @property
+    def waiting_steps(self) -> int: ...
 
 
 class Load(Protocol):
@@ -144,9 +161,7 @@ def _replica(cluster: ClusterSettings) -> type:
         settings = service_settings(cluster)
         if not cluster.models_per_replica:
             return create_app(settings)
-        app = create_app(settings, empty_fleet)
-        app.add_middleware(OpensModel)
-        return app
+        return create_app(settings, open_shelf)
 
     counted: Callable[[Opener], Opener] = serve.multiplexed(
         max_num_models_per_replica=cluster.models_per_replica or -1
@@ -179,12 +194,7 @@ def _replica(cluster: ClusterSettings) -> type:
 
         def record_autoscaling_stats(self) -> dict[str, float]:
             """What ScaleOnSteps decides on."""
-            models = self._service.fleet.models
-            slots = sum(served.limits.slots for served in models)
-            return {
-                "occupancy": sum(served.running for served in models) / max(slots, 1),
-                "waiting_steps": float(sum(served.waiting_steps for served in models)),
-            }
+            return load_of(self._service.fleet.models)
 
         @property
         def _service(self) -> Service:
@@ -194,11 +204,22 @@ def _replica(cluster: ClusterSettings) -> type:
     return serve.ingress(make_app)(Replica)
 
 
+def load_of(models: Sequence[Loaded]) -> dict[str, float]:
+    """What a replica reports: how full the fullest of its models is, and the steps that wait, of all of them.
+
+    A model has slots of its own, so one that is full needs another replica however idle the others are.
+    """
+    return {
+        "occupancy": max((model.running / model.limits.slots for model in models), default=0.0),
+        "waiting_steps": float(sum(model.waiting_steps for model in models)),
+    }
+
+
 def _serve_metrics(service: Service, first: int) -> None:
     """A port per replica: behind Ray's proxy, /metrics would answer for whichever replica it reached."""
     for port in range(first, first + PORTS_TO_TRY):
         try:
-            start_http_server(port, registry=service.metrics.registry)
+            start_http_server(port, service.settings.host, service.metrics.registry)
         except OSError:
             continue
         log.info("metrics on port %d", port)

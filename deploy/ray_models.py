@@ -1,23 +1,22 @@
 """More models than a replica holds: it opens a model when it is first asked for and keeps the last few.
 
-Ray Serve calls this multiplexing. A caller names the model in the header `serve_multiplexed_model_id` as
-well as in the request, because Ray routes by headers alone: to a replica that has the model open already.
+Ray Serve calls this multiplexing. Ray routes by headers alone, so a caller who also names the model in the
+header `serve_multiplexed_model_id` gets to a replica that has it open already; without the header any replica
+takes the request, and opens the model.
 """
 
 import asyncio
 import logging
+from pathlib import Path
 
 from ray import serve
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from model.bundle import Bundle, find_bundles
-from model.errors import FathomError
-from service.bundles.opening import budget_of, open_bundle
-from service.bundles.shipped import repository_of
+from model.bundle import MANIFEST, read_in_place, read_manifest, version_order
+from model.manifest import Manifest
+from service.bundles.opening import budget_of, open_bundle, places_of
 from service.engine.served_model import ServedModel
-from service.errors import StartupError, UnknownModel, body_of, reply_to
+from service.errors import StartupError, UnknownModel
 from service.fleet import Fleet, title
-from service.http.middleware import json_response
 from service.runners.open import check_environment
 from service.settings import Settings
 from service.telemetry.metrics import Metrics, ModelMetrics
@@ -25,10 +24,34 @@ from service.telemetry.metrics import Metrics, ModelMetrics
 log = logging.getLogger("ray.serve")
 
 
-def empty_fleet(settings: Settings, metrics: Metrics) -> Fleet:  # noqa: ARG001  as create_app calls it
+class Shelf(Fleet):
+    """A fleet of the models that were asked for last."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__([], budget_of(settings))
+        self._settings = settings
+
+    async def fetch(self, wanted: str | None) -> None:
+        wanted = wanted or serve.get_multiplexed_model_id()
+        if wanted:
+            place = await asyncio.to_thread(place_of, wanted, self._settings)
+            # A replica opens by name and version, so that a model under two names is not opened twice.
+            await serve.get_replica_context().servable_object.model(f"{place.parent.name}@{place.name}")
+
+    async def shelved(self) -> list[Manifest]:
+        served = {served.bundle.folder for served in self.models}
+
+        def read() -> list[Manifest]:
+            places = places_of(self._settings)
+            return [read_manifest(place / MANIFEST) for place in places if place not in served]
+
+        return await asyncio.to_thread(read)
+
+
+def open_shelf(settings: Settings, metrics: Metrics) -> Shelf:  # noqa: ARG001  as create_app calls it
     """A fleet to which models are added as they are asked for."""
     check_environment()
-    return Fleet([], budget_of(settings))
+    return Shelf(settings)
 
 
 class OpenModel:
@@ -63,7 +86,7 @@ async def open_model(name: str, settings: Settings, fleet: Fleet, metrics: Metri
     """
 
     def read() -> tuple[ServedModel, ModelMetrics]:
-        bundle = _bundle(name, settings)
+        bundle = read_in_place(place_of(name, settings))
         observer = metrics.of_model(bundle.manifest.name, settings.slots)
         return open_bundle(bundle, settings, observer, fleet.budget), observer
 
@@ -77,30 +100,15 @@ async def open_model(name: str, settings: Settings, fleet: Fleet, metrics: Metri
     return OpenModel(served, observer, fleet, metrics, settings.drain_seconds)
 
 
-def _bundle(name: str, settings: Settings) -> Bundle:
-    """The newest bundle of a name, or the one of `name@version`. A name never becomes a path."""
-    wanted, _, version = name.partition("@")
+def place_of(wanted: str, settings: Settings) -> Path:
+    """The folder of the newest bundle of a name, or of `name@version`. A name never becomes a path.
+
+    Raises UnknownModel, BundleError where the repository cannot be read.
+    """
+    name, _, version = wanted.partition("@")
     found = [
-        bundle
-        for bundle in find_bundles(repository_of(settings))
-        if bundle.manifest.name == wanted and version in ("", bundle.manifest.version)
+        place for place in places_of(settings) if place.parent.name == name and version in ("", place.name)
     ]
     if not found:
-        raise UnknownModel(f"there is no model {name!r}", "model")
-    return found[-1]
-
-
-class OpensModel:
-    """ASGI middleware: the model that the header names is open before the request goes on."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (name := serve.get_multiplexed_model_id()):
-            try:
-                await serve.get_replica_context().servable_object.model(name)
-            except FathomError as error:
-                await json_response(body_of(error), reply_to(error).status)(scope, receive, send)
-                return
-        await self.app(scope, receive, send)
+        raise UnknownModel(f"there is no model {wanted!r}", "model")
+    return max(found, key=lambda place: version_order(place.name))

@@ -117,7 +117,7 @@ def bundle_folders(repository: Path) -> list[Path]:
     """
     found = [
         folder
-        for model in (_folders(repository) if repository.is_dir() else [])
+        for model in _folders(repository)
         for folder in sorted(_folders(model), key=lambda folder: version_order(folder.name))
         if _has_manifest(folder)
     ]
@@ -156,16 +156,18 @@ def write_manifest(folder: Path, manifest: dict[str, Any], files: list[str]) -> 
 
 
 def _folders(parent: Path) -> list[Path]:
-    """The folders in a folder, by name. Raises BundleError where that cannot be told."""
-    place = parent
+    """The folders in a folder, by name; none where it is none. Raises BundleError where nobody can tell."""
+    place, folders = parent, []
     try:
-        folders = []
-        for place in sorted(parent.iterdir()):
+        entries = sorted(parent.iterdir()) if stat.S_ISDIR(parent.stat().st_mode) else []
+        for place in entries:
             if place.name.startswith(NO_MODELS) or place.suffix in (DRAFT, ASIDE):
                 continue
             if stat.S_ISDIR(place.stat().st_mode):
                 folders.append(place)
     except OSError as error:
+        if place == parent and isinstance(error, FileNotFoundError):
+            return []
         raise _unreadable(place, error) from error
     return folders
 

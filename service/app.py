@@ -18,12 +18,12 @@ from service.fleet import Fleet, title
 from service.http.keys import keys_of
 from service.http.limits import Limits
 from service.http.middleware import RequestMiddleware, install_error_handlers
-from service.http.origins import add_origin_checks
+from service.http.origins import add_origin_checks, door_of
 from service.http.page import add_pages
 from service.http.page.examples import add_examples
 from service.http.routes import fathom_version, models, operations
 from service.http.v1.answer_schemas import StepEvent
-from service.http.v1.infer import Service
+from service.http.v1.infer import Service, infer_directly
 from service.http.v1.infer import router as inference
 from service.http.v1.running import router as running
 from service.http.v1.schemas import InferRequest
@@ -71,7 +71,7 @@ def create_app(settings: Settings, opener: Callable[[Settings, Metrics], Fleet] 
         fleet = opener(settings, metrics)
         capture = open_capture(settings)
         app.state.service = Service(settings, metrics, fleet, app.state.limits, capture)
-        metrics.holding(lambda: fleet.budget.used)
+        metrics.of_server(fathom_version(), lambda: fleet.budget.used, fleet.ready)
         fleet.start()
         app.state.repository = Repository(settings, metrics, fleet)
         try:
@@ -103,7 +103,14 @@ def create_app(settings: Settings, opener: Callable[[Settings, Metrics], Fleet] 
     install_error_handlers(app)
     add_origin_checks(app, settings)
     tracing = open_tracing(settings)
-    app.add_middleware(RequestMiddleware, metrics=metrics, logs_access=settings.access_log, tracing=tracing)
+    app.add_middleware(
+        RequestMiddleware,
+        metrics=metrics,
+        logs_access=settings.access_log,
+        tracing=tracing,
+        door=door_of(settings),
+        direct={("POST", "/v1/infer"): infer_directly},
+    )
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 

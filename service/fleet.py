@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from model.bundle import version_order
 from model.errors import RequestError
+from model.manifest import Manifest
 from model.spelling import did_you_mean
 from service.engine.served_model import ServedModel, State
 from service.engine.ticket import Budget
@@ -71,6 +72,16 @@ class Fleet:
     def models(self) -> list[ServedModel]:
         """Every served model, by name and version."""
         return [served for _, versions in sorted(self._by_name.items()) for served in versions.values()]
+
+    async def fetch(self, wanted: str | None) -> None:
+        """Open a model that is not open, where a fleet opens models as they are asked for; this one does not.
+
+        Raises UnknownModel where there is no such model, StartupError or BundleError where it cannot be had.
+        """
+
+    async def shelved(self) -> list[Manifest]:
+        """What `fetch` would open, by name and version, oldest version first."""
+        return []
 
     def named(self, name: str) -> list[ServedModel]:
         """What is served of a model, oldest version first; none where it is not served."""
@@ -161,6 +172,13 @@ class Fleet:
             return None
         first = next((fault for fault in faults if fault[0].state is State.STARTING), faults[0])
         return f"{title(first[0])}: {first[1]}"
+
+    def ready(self) -> dict[str, bool]:
+        """By model, whether every version of it takes requests."""
+        return {
+            name: all(served.health() is None for served in versions.values())
+            for name, versions in sorted(self._by_name.items())
+        }
 
     async def drain(self, seconds: float) -> bool:
         """Admit nothing more and let what runs finish; False where something still ran after `seconds`."""

@@ -14,7 +14,7 @@ OLD = {  # names from before: what took their place
 }
 OF_OTHERS = re.compile(
     r"FATHOM_(LOADTEST_.+|RAY_.+"  # commands and deployments with variables of their own
-    r"|BIND|BUNDLES|CPUS|MEMORY|REPLICAS|IMAGE|(GPU|PROXY)_(PORT|IMAGE|MEMORY)"  # compose's
+    r"|BIND|BUNDLES|CPUS|MEMORY|REPLICAS|IMAGE|(GPU|PROXY)_(PORT|IMAGE|MEMORY|EXTRA|READ_ONLY)"  # compose's
     r"|SERVICE_(HOST|PORT.*)|PORT_\d+_(TCP|UDP).*)"  # Kubernetes' links to a service of this name
 )
 CLOSE = 0.8  # how alike two names must be for one to be a mistyped other

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
@@ -11,6 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import PlainTextResponse, Response
 
 from model.halting import Criterion
+from model.manifest import Manifest
 from service.engine.served_model import ServedModel
 from service.errors import Unavailable
 from service.fleet import title
@@ -18,6 +20,7 @@ from service.http.keys import check_key
 from service.http.middleware import json_response
 from service.http.v1.answer_schemas import ErrorBody
 from service.http.v1.infer import Service
+from service.runners.runner import Runner
 
 DISTRIBUTION = "fathom-depth"
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "torch", "numpy", "fastapi", "uvicorn")
@@ -43,13 +46,15 @@ async def list_models(request: Request) -> Response:
     shown = ("name", "version", "versions", "default", "task", "description", "steps", "halting", "criteria")
     described = [_described(served, request) for served in fleet.models]
     rows = [{key: model[key] for key in (*shown, "backend", "device", "status")} for model in described]
-    return json_response({"models": rows})
+    return json_response({"models": [*rows, *map(_shelved, await fleet.shelved())]})
 
 
 @models.get("/v1/models/{name}", summary="Describe a model", responses=UNKNOWN_MODEL)
 async def show_model(request: Request, name: str) -> Response:
     """The manifest of `name` or `name@version`: step limits, calibration, versions, an example input."""
-    return json_response(_described(_service(request).fleet.find(name), request))
+    fleet = _service(request).fleet
+    await fleet.fetch(name)
+    return json_response(_described(fleet.find(name), request))
 
 
 @operations.get("/health/live", summary="Is the process alive?", responses=NOT_READY)
@@ -112,6 +117,24 @@ def _rule(criterion: Criterion) -> dict[str, Any]:
     }
 
 
+def _computing(runner: Runner) -> dict[str, Any]:
+    """The device, how exactly it multiplies and what that changes, and whether it is kept a step ahead."""
+    about = runner.computing
+    return {
+        "device_name": about.device_name or None,
+        **asdict(about.numerics),
+        "ahead": runner.ahead,
+        "parity": None if about.parity is None else asdict(about.parity),
+    }
+
+
+def _shelved(manifest: Manifest) -> dict[str, Any]:
+    """A row of /v1/models for a model that is opened when it is asked for."""
+    whole = manifest.model_dump(mode="json")
+    shown = {key: whole[key] for key in ("name", "version", "task", "description", "steps", "halting")}
+    return {**shown, "criteria": list(manifest.criteria), "status": "opened when it is asked for"}
+
+
 def _described(served: ServedModel, request: Request) -> dict[str, Any]:
     service, manifest = _service(request), served.bundle.manifest
     bounds = service.limits.of(request.scope["state"]["caller"])
@@ -130,5 +153,6 @@ def _described(served: ServedModel, request: Request) -> dict[str, Any]:
         "schema": served.codec.schema,
         "backend": served.runner.backend,
         "device": served.runner.device,
+        "computing": _computing(served.runner),
         "status": served.health() or "ready",
     }

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -21,6 +28,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._load = Load()
         self.registry.register(self._load)
+        ProcessCollector(registry=self.registry)
 
         def counter(name: str, meaning: str, *labels: str) -> Counter:
             return Counter(name, meaning, ["model", *labels], registry=self.registry)
@@ -51,6 +59,9 @@ class Metrics:
         self._held = Gauge(
             "fathom_held_bytes", "Bytes of steps held for clients, over all models.", registry=self.registry
         )
+        self._build = Gauge(
+            "fathom_build_info", "1, with the version that runs.", ["version"], registry=self.registry
+        )
 
     def of_model(self, name: str, slots: int) -> ModelMetrics:
         """The observer of one engine."""
@@ -62,9 +73,13 @@ class Metrics:
         """An engine is closed: the gauges leave out this observer of it; its counters stay."""
         self._load.models = [other for other in self._load.models if other is not model]
 
-    def holding(self, used: Callable[[], float]) -> None:
-        """Ask `used` for the bytes that are held for clients."""
-        self._held.set_function(used)
+    def of_server(
+        self, version: str, held: Callable[[], float], ready: Callable[[], Mapping[str, bool]]
+    ) -> None:
+        """Ask `held` for the bytes that are held for clients, `ready` for each model whether it works."""
+        self._build.labels(version).set(1)
+        self._held.set_function(held)
+        self._load.ready = ready
 
     def answered(self, model: str, code: int, seconds: float) -> None:
         """A request to infer is over."""
@@ -81,6 +96,7 @@ class Load(Collector):
 
     def __init__(self) -> None:
         self.models: list[ModelMetrics] = []
+        self.ready: Callable[[], Mapping[str, bool]] = dict
 
     def collect(self) -> Iterator[Metric]:
         running = GaugeMetricFamily("fathom_running", "Problems in slots.", labels=["model"])
@@ -88,6 +104,11 @@ class Load(Collector):
         occupancy = GaugeMetricFamily(
             "fathom_slot_occupancy", "Share of the slots in use, 0 to 1.", labels=["model"]
         )
+        ready = GaugeMetricFamily(
+            "fathom_ready", "Whether the model takes requests, 1 or 0.", labels=["model"]
+        )
+        for name, works in self.ready().items():
+            ready.add_metric([name], works)
         models = list(self.models)
         for name in sorted({model.name for model in models}):
             versions = [model for model in models if model.name == name]
@@ -95,7 +116,7 @@ class Load(Collector):
             running.add_metric([name], in_slots)
             waiting.add_metric([name], sum(model.waiting for model in versions))
             occupancy.add_metric([name], in_slots / sum(model.slots for model in versions))
-        return iter((running, waiting, occupancy))
+        return iter((ready, running, waiting, occupancy))
 
 
 class ModelMetrics:

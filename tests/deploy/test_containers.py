@@ -120,6 +120,8 @@ def test_its_healthcheck_passes(composed: Composed) -> None:
         (("sh", "-c", "touch /srv/fathom/x || touch /opt/fathom/x"), False),  # a read-only root file system
         (("touch", "/tmp/x"), True),
         (("python", "-c", "import torch"), False),  # serving needs no torch
+        (("python", "-c", "import matplotlib"), False),
+        (("python", "-c", "import training"), False),
         (("python", "-m", "pip"), False),
         (("grep", "-q", "^CapEff:\t0*$", "/proc/1/status"), True),  # no capabilities
     ],

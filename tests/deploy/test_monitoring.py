@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -23,8 +24,9 @@ from tests.deploy.processes import ROOT, eventually, exactly, fathom_serve, runn
 
 PROMETHEUS = ROOT / "deploy/prometheus"
 DASHBOARD = ROOT / "deploy/grafana/dashboards/fathom.json"
-OF_OTHERS = {"up", "ALERTS"}  # Prometheus's own
-WORD = re.compile(r"\b(?:fathom_\w+|up|ALERTS)\b")
+RULES = PROMETHEUS / "rules.yml"
+OF_OTHERS = ("up", "ALERTS", "haproxy_", "DCGM_")  # Prometheus's own, the proxy's, the GPU exporter's
+WORD = re.compile(r"\b(?:fathom_\w+|process_\w+|haproxy_\w+|DCGM_\w+|up|ALERTS)\b")
 needs_prometheus = pytest.mark.skipif(
     shutil.which("prometheus") is None, reason="the programs prometheus and promtool are not installed"
 )
@@ -45,31 +47,64 @@ def dashboard_queries() -> list[str]:
     return list(found(json.loads(DASHBOARD.read_text(encoding="utf-8"))))
 
 
-def rule_queries() -> list[str]:
-    """Every expression of the recording and alert rules."""
-    content = yaml.safe_load((PROMETHEUS / "rules.yml").read_text(encoding="utf-8"))
-    return [rule["expr"] for group in content["groups"] for rule in group["rules"]]
+def rules() -> list[dict[str, Any]]:
+    """The recording and alert rules."""
+    content = yaml.safe_load(RULES.read_text(encoding="utf-8"))
+    return [rule for group in content["groups"] for rule in group["rules"]]
 
 
 def exported() -> set[str]:
     """Names of all time series that a server exports, the parts of histograms included."""
     metrics = Metrics(Settings())
     metrics.of_model("graph", 64)
+    metrics.of_server("1", lambda: 0.0, lambda: {"graph": True})
     metrics.answered("graph", 200, 0.1)
     families = text_string_to_metric_families(metrics.page().decode())
     return {sample.name for family in families for sample in family.samples}
 
 
-@pytest.mark.parametrize("query", [*dashboard_queries(), *rule_queries()])
+@pytest.mark.parametrize("query", [*dashboard_queries(), *(rule["expr"] for rule in rules())])
 def test_every_query_names_metrics_that_the_service_exports(query: str) -> None:
-    named = set(WORD.findall(query)) - OF_OTHERS
-    assert named <= exported(), f"nobody exports {named - exported()}"
-    assert named or OF_OTHERS & set(WORD.findall(query)), f"{query} asks for nothing"
+    named = set(WORD.findall(query))
+    ours = {name for name in named if not name.startswith(OF_OTHERS)}
+    assert ours <= exported(), f"nobody exports {ours - exported()}"
+    assert named, f"{query} asks for nothing"
+
+
+@pytest.mark.parametrize("query", dashboard_queries())
+def test_every_query_of_the_dashboard_keeps_to_what_is_selected(query: str) -> None:
+    metrics = Metrics(Settings())
+    metrics.of_model("graph", 64)
+    by_model = {
+        family.name
+        for family in metrics.registry.collect()
+        for one in family.samples
+        if "model" in one.labels
+    }
+    for metric, labels in re.findall(r"\b((?:fathom|process)_\w+)\{([^}]*)\}", query):
+        assert 'job=~"$job",instance=~"$instance"' in labels
+        base = re.sub(r"_(total|bucket|sum|count)$", "", metric)
+        assert base not in by_model or 'model=~"$model"' in labels, f"{metric} is of all models"
+
+
+def test_neither_rules_nor_dashboard_know_the_name_of_a_job() -> None:
+    for file in (RULES, DASHBOARD):
+        assert not re.search(r'job=~?\\?"(?!\$job)', file.read_text(encoding="utf-8")), file
+
+
+@pytest.mark.parametrize(
+    "rule", [rule for rule in rules() if "alert" in rule], ids=lambda rule: rule["alert"]
+)
+def test_every_alert_leads_to_what_to_do_about_it(rule: dict[str, Any]) -> None:
+    page, _, place = rule["annotations"]["runbook_url"].partition("#")
+    assert place == rule["alert"].lower()
+    assert f'<a id="{place}"></a>' in (ROOT / page).read_text(encoding="utf-8")
 
 
 def test_every_metric_is_on_the_dashboard() -> None:
     named = set(WORD.findall(" ".join(dashboard_queries())))
-    bases = {re.sub(r"_(bucket|sum|count|created)$", "", name) for name in exported()}
+    ours = {name for name in exported() if name.startswith("fathom_")}
+    bases = {re.sub(r"_(bucket|sum|count|created)$", "", name) for name in ours}
     shown = {re.sub(r"_(bucket|sum|count)$", "", name) for name in named}
     assert {base for base in bases if base not in shown and f"{base}_total" not in shown} == set()
 
@@ -77,11 +112,18 @@ def test_every_metric_is_on_the_dashboard() -> None:
 @needs_prometheus
 def test_promtool_accepts_the_configuration_and_the_rules_fire_as_described() -> None:
     for check in (
-        ["check", "config", PROMETHEUS / "prometheus.yml"],
-        ["test", "rules", ROOT / "tests/deploy/rules_test.yml"],
+        ["promtool", "check", "config", PROMETHEUS / "prometheus.yml"],
+        ["promtool", "test", "rules", ROOT / "tests/deploy/rules_test.yml"],
     ):
-        done = subprocess.run(["promtool", *check], capture_output=True, text=True, check=False)
+        done = subprocess.run(check, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(shutil.which("amtool") is None, reason="the program amtool is not installed")
+def test_amtool_accepts_the_example_for_the_alertmanager() -> None:
+    command = ["amtool", "check-config", PROMETHEUS / "alertmanager.yml"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @needs_prometheus
@@ -94,21 +136,22 @@ def test_prometheus_scrapes_a_server_and_every_query_of_the_dashboard_returns_da
             result: list[object] = answer["data"]["result"]
             return result
 
-        eventually(lambda: query('up{job="fathom"} == 1') != [], "the first scrape")
+        eventually(lambda: query("fathom_build_info") != [], "the first scrape")
         until = time.monotonic() + 5  # several scrapes see traffic, or there are no rates
         while time.monotonic() < until:
             for steps in (1, 5, 40):
                 httpx.post(f"{url}/v1/infer", json=exactly(steps)).raise_for_status()
             assert httpx.post(f"{url}/v1/infer", json={"input": 7}).status_code == 422
-        silent = [one for one in map(filled, dashboard_queries()) if "ALERTS" not in one and not query(one)]
+        ours = [filled(one) for one in dashboard_queries() if re.search(r"\b(fathom|process)_", one)]
+        silent = [one for one in ours if not query(one)]
         assert not silent, f"no data for {silent}"
-        rules = httpx.get(f"{prometheus}/api/v1/rules").json()["data"]["groups"]
-        assert [rule["name"] for group in rules for rule in group["rules"] if rule["health"] == "err"] == []
+        groups = httpx.get(f"{prometheus}/api/v1/rules").json()["data"]["groups"]
+        assert [rule["name"] for group in groups for rule in group["rules"] if rule["health"] == "err"] == []
 
 
 def filled(query: str) -> str:
     """A dashboard's query with its variables set."""
-    return query.replace("$__rate_interval", "10s").replace("$instance", ".*").replace("$model", ".*")
+    return re.sub(r"\$(job|instance|model)\b", ".*", query.replace("$__rate_interval", "10s"))
 
 
 @contextmanager
@@ -121,7 +164,7 @@ def prometheus_of(url: str, folder: Path) -> Iterator[str]:
         if job["job_name"] == "fathom":
             job["static_configs"] = [{"targets": [url.removeprefix("http://")]}]
     (folder / "prometheus.yml").write_text(json.dumps(content))  # JSON is YAML
-    shutil.copy(PROMETHEUS / "rules.yml", folder)
+    shutil.copy(RULES, folder)
     with socket.create_server(("127.0.0.1", 0)) as found_free:
         address = f"127.0.0.1:{found_free.getsockname()[1]}"
     command = [

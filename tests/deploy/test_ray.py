@@ -157,20 +157,26 @@ def test_a_replica_opens_models_as_they_are_asked_for_and_keeps_the_last(tmp_pat
     settings = {"repository": str(two_versions(tmp_path))}
     with serve_run(models_per_replica=1, settings=settings) as url:
 
-        def ask(name: str) -> httpx.Response:
+        def ask(name: str, header: bool) -> httpx.Response:
             body: Body = {"model": name, "input": chain(2)}
-            return httpx.post(
-                f"{url}/v1/infer", json=body, headers={"serve_multiplexed_model_id": name}, timeout=60
-            )
+            headers = {"serve_multiplexed_model_id": name} if header else {}
+            return httpx.post(f"{url}/v1/infer", json=body, headers=headers, timeout=60)
 
-        def open_now() -> list[str]:
-            return [model["version"] for model in httpx.get(f"{url}/v1/models").json()["models"]]
+        def listed() -> dict[str, str]:
+            models = httpx.get(f"{url}/v1/models").json()["models"]
+            return {f"{model['name']}@{model['version']}": model["status"] for model in models}
 
-        assert open_now() == []
-        for version in ("1", "2", "1"):
-            assert ask(f"graph@{version}").json()["results"][0]["answer"] is True
-            assert open_now() == [version]
-        missing = ask("../graph")
+        waits = "opened when it is asked for"
+        assert listed() == {"graph@1": waits, "graph@2": waits}
+        for name, version, header in (("graph@1", 1, True), ("graph@2", 2, False), ("graph@1", 1, False)):
+            assert ask(name, header).json()["results"][0]["answer"] is True
+            assert listed() == {f"graph@{version}": "ready", f"graph@{3 - version}": waits}
+        for header in (False, True):
+            assert ask("graph", header).json()["version"] == "2", "the newest of the repository"
+            assert listed() == {"graph@1": waits, "graph@2": "ready"}
+        assert httpx.get(f"{url}/v2/models/graph/versions/1", timeout=60).json()["name"] == "graph"
+        assert listed() == {"graph@1": "ready", "graph@2": waits}
+        missing = ask("../graph", header=False)
         assert missing.status_code == 404
         assert missing.json()["error"]["code"] == "unknown_model"
 
@@ -181,7 +187,7 @@ def test_the_manifest_for_kubernetes_holds_what_ray_and_the_application_accept()
 
     from deploy.ray_app import ClusterSettings
 
-    manifest = yaml.safe_load((ROOT / "deploy/kubernetes/rayservice.yaml").read_text(encoding="utf-8"))
+    manifest = yaml.safe_load((ROOT / "deploy/kubernetes/ray/rayservice.yaml").read_text(encoding="utf-8"))
     config = ServeDeploySchema.model_validate(yaml.safe_load(manifest["spec"]["serveConfigV2"]))
     (application,) = config.applications
     assert application.import_path == "deploy.ray_app:app"
@@ -214,3 +220,14 @@ def test_replicas_are_wanted_for_steps_and_not_for_requests() -> None:
     assert wanted({"a": 0.5, "b": 0.5}, {"a": 0, "b": 0}) == pytest.approx(2)
     assert wanted({"a": 1.0, "b": 1.0}, {"a": 5000, "b": 1000}) == pytest.approx(10)
     assert wanted({"a": 0.1}, {"a": 0}) < 1
+
+
+@pytest.mark.filterwarnings("ignore")  # importing Ray warns of what it does to pydantic
+def test_a_replica_is_as_full_as_the_fullest_of_its_models() -> None:
+    from deploy.ray_app import load_of
+
+    def model(running: int, waiting_steps: int = 0) -> Any:
+        return SimpleNamespace(running=running, waiting_steps=waiting_steps, limits=SimpleNamespace(slots=64))
+
+    assert load_of([model(64, 900), model(0), model(16, 100)]) == {"occupancy": 1, "waiting_steps": 1000}
+    assert load_of([]) == {"occupancy": 0, "waiting_steps": 0}

@@ -32,6 +32,7 @@ from service.bundles.opening import budget_of, limits_of
 from service.engine.served_model import ServedModel
 from service.fleet import Fleet
 from service.http.protocol import configuration
+from service.runners.computing import Computing
 from service.runners.runner import Batch, Carry, Flight, Landing, View, failed
 from service.settings import Settings, read_settings
 from service.telemetry.metrics import Metrics
@@ -81,6 +82,7 @@ class CountingRunner:
     workers = room = 1
     lean = False
     ahead = False
+    computing = Computing()
 
     def __init__(self, nan_nodes: int = -1, failing_nodes: int = -1) -> None:
         self.nan_nodes, self.failing_nodes = nan_nodes, failing_nodes

@@ -72,6 +72,7 @@ def test_an_engine_that_dies_tells_its_requests_and_comes_back_while_others_answ
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "unavailable")
         assert server.infer(chain(3), model="other").json()["results"][0]["steps"] == 3
         assert server.client.get("/health/ready").status_code == 200, "the others can take traffic"
+        assert [server.metric("fathom_ready", model=model) for model in ("graph", "other")] == [0, 1]
         back_off.set()
         eventually(lambda: server.infer(chain(3), model="graph").status_code == 200)
         gone_on = server.client.post("/v1/infer", json={"continue_from": "mine", "max_steps": 32})

@@ -19,7 +19,7 @@ from service.fleet import Fleet
 from service.http.envelope import Envelope
 from service.http.keys import Caller, check_key
 from service.http.middleware import json_response
-from service.http.peer import GONE, waiting_client
+from service.http.peer import GONE, WaitingClient
 from service.http.routes import fathom_version
 from service.http.v1.answers import raise_if_all_failed
 from service.http.v1.infer import SMALL_BODY, Service
@@ -113,6 +113,7 @@ async def ready(request: Request) -> Response:
 @router.get("/v2/models/{name}", summary="Describe a model", responses=UNKNOWN)
 async def show_model(request: Request, name: str, version: str | None = None) -> Response:
     """Its versions, its encoded inputs, and its outputs. -1 is a length that may differ."""
+    await _fleet(request).fetch(_wanted(name, version))
     served = _fleet(request).find(_wanted(name, version))
     manifest = served.bundle.manifest
     shown = {
@@ -162,8 +163,9 @@ async def infer(request: Request, name: str, version: str | None = None) -> Resp
     """Each row takes a slot, and has its own depth and halt. A client that goes away frees its slots."""
     service: Service = request.app.state.service
     state, wanted = request.scope["state"], _wanted(name, version)
+    await service.fleet.fetch(wanted)
     state["model"] = service.fleet.find(wanted).bundle.manifest.name  # before the body is read
-    async with service.bodies.read(request) as body:
+    with await service.bodies.read(request) as body:
         small = len(body) <= SMALL_BODY
         length = request.headers.get(HEADER_LENGTH)
         asked = await service.threads.run(small, partial(read_request, body, length))
@@ -175,7 +177,7 @@ async def infer(request: Request, name: str, version: str | None = None) -> Resp
             prepared = await service.threads.run(small, understand)
             ticket = service.admit(request, served, prepared.submission, prepared.reserved)
     ends: list[Finished] = []
-    async with waiting_client(request.receive, ticket) as client:
+    with WaitingClient(request.scope, request.receive, ticket) as client:
         async for events in ticket:
             ends += [event for event in events if isinstance(event, Finished)]
         if client.gone:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from model.bundle import version_order
+from service.http.routes import fathom_version
 from service.settings import read_settings
 from service.telemetry.metrics import Metrics
 from tests.service.servers import CountingRunner, Running, chain, counting_bundle, eventually, serving
@@ -25,6 +26,8 @@ METRICS = {
     "fathom_queue_seconds",
     "fathom_step_seconds",
     "fathom_request_seconds",
+    "fathom_ready",
+    "fathom_build_info",
     "fathom_running",
     "fathom_waiting",
     "fathom_slot_occupancy",
@@ -156,6 +159,8 @@ def test_metrics_count_requests_steps_and_reasons() -> None:
             'fathom_request_seconds_count{model="graph"} 3.0',
             'fathom_request_seconds_count{model="unknown"} 2.0',
             'fathom_queue_seconds_count{model="graph"} 4.0',
+            'fathom_ready{model="graph"} 1.0',
+            f'fathom_build_info{{version="{fathom_version()}"}} 1.0',
             'fathom_running{model="graph"} 0.0',
             'fathom_waiting{model="graph"} 0.0',
             'fathom_slot_occupancy{model="graph"} 0.0',
@@ -166,6 +171,7 @@ def test_metrics_count_requests_steps_and_reasons() -> None:
         ):
             assert line in page.text.splitlines()
         assert "not-a-label" not in page.text
+        assert server.metric("process_resident_memory_bytes") > 2**20
 
 
 def test_gauges_show_what_runs_and_waits() -> None:
@@ -224,6 +230,7 @@ def test_every_metric_is_documented_and_none_but_those() -> None:
     names = {
         f"{family.name}_total" if family.type == "counter" else family.name
         for family in metrics.registry.collect()
+        if not family.name.startswith("process_")  # the Prometheus client's own, the same everywhere
     }
     assert names == METRICS
     documented = re.findall(r"`(fathom_\w+)[{`]", Path("docs/metrics.md").read_text(encoding="utf-8"))
