@@ -7,7 +7,7 @@ BIN := .venv/bin
 COMPUTING := tests/model tests/training
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test lint bench soak schema-test image image-test clean
+.PHONY: serve test lint bench bench-peers bench-gpu soak schema-test image image-test clean
 
 serve: .venv/.serve  ## serve the shipped bundles
 	FATHOM_PORT=$(PORT) $(BIN)/fathom serve
@@ -21,8 +21,15 @@ lint: .venv/.test  ## style, formatting and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/.test  ## measure the engine on this machine
-	for benchmark in batch_size depth_batching neighbours takeovers; do $(BIN)/python benchmarks/$$benchmark.py || exit 1; done
+bench: .venv/.test  ## measure the runner, the engine, the service and what neighbours cost each other
+	for benchmark in runner engine loopback neighbours takeovers; do OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$benchmark.py || exit 1; done
+
+bench-peers: .venv/.test  ## the same step graph in other servers, from an environment of their own in .venv-peers
+	test -x .venv-peers/bin/python || ($(PYTHON) -m venv .venv-peers && .venv-peers/bin/python -m pip install --quiet litserve 'ray[serve]' 'fastapi' 'uvicorn[standard]' onnxruntime numpy pydantic)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/peers.py --python .venv-peers/bin/python
+
+bench-gpu: .venv/.test  ## measure what a GPU does for a model, in about ten minutes, into runs/gpu.json
+	$(BIN)/python benchmarks/gpu.py
 
 soak: .venv/.test  ## a minute of chaos, then whether memory stays under load: two parts of MINUTES each
 	OMP_NUM_THREADS=1 CHAOS_SECONDS=60 $(BIN)/python -m pytest tests/service/test_chaos.py

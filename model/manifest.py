@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import re
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -65,7 +66,7 @@ class TensorSpec(Part):
             raise ValueError(f"tensor {self.name!r}: its fixed sizes make more than {MOST_VALUES} values")
         return self
 
-    @property
+    @cached_property
     def numpy_dtype(self) -> np.dtype[Any]:
         return np.dtype(self.dtype)
 
@@ -257,12 +258,12 @@ class Manifest(Part):
             )
         return self
 
-    @property
+    @cached_property
     def score_names(self) -> tuple[str, ...]:
         """Names of the columns of the scores tensor."""
         return tuple(score if isinstance(score, str) else score.name for score in self.scores)
 
-    @property
+    @cached_property
     def criteria(self) -> dict[str, Criterion]:
         """What a row of this model can halt on, by name; `none` first, then as the scores' columns."""
         own = [CRITERIA[score] if isinstance(score, str) else score.criterion for score in self.scores]

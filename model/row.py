@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ class Row:
     bucket: Bucket  # the padded ones: rows of one bucket can share a batch
 
 
+@lru_cache(4096)
 def padded(length: int) -> int:
     """The size a length is padded to: 8, 16, 24, 32, 48, 64, 96, 128, ...
 
@@ -48,31 +50,32 @@ class Layout:
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
         self._axes = {axis: place for place, axis in enumerate(manifest.axes)}
+        self._names = {spec.name for spec in manifest.inputs}
+        self._inputs = [(spec.name, spec.numpy_dtype, spec.shape[1:]) for spec in manifest.inputs]
 
     def row(self, tensors: Tensors, field: str | None = None) -> Row:
         """Check one problem's tensors against the manifest. Raises RequestError that names the tensor."""
-        names = [spec.name for spec in self.manifest.inputs]
-        if set(tensors) != set(names):
-            raise RequestError(f"the tensors are {', '.join(tensors)}, but must be {', '.join(names)}", field)
+        if tensors.keys() != self._names:
+            names = ", ".join(name for name, _, _ in self._inputs)
+            raise RequestError(f"the tensors are {', '.join(tensors)}, but must be {names}", field)
+        axes = self.manifest.axes
         found: dict[str, int] = {}
-        for spec in self.manifest.inputs:
-            tensor = tensors[spec.name]
-            if tensor.dtype != spec.numpy_dtype:
-                raise RequestError(f"tensor {spec.name} is {tensor.dtype}, but must be {spec.dtype}", field)
-            if len(tensor.shape) != len(spec.shape) - 1:
-                raise RequestError(
-                    f"tensor {spec.name} has shape {tensor.shape}, not {spec.shape[1:]}", field
-                )
-            for size, axis in zip(tensor.shape, spec.shape[1:], strict=True):
+        for name, dtype, shape in self._inputs:
+            tensor = tensors[name]
+            if tensor.dtype != dtype:
+                raise RequestError(f"tensor {name} is {tensor.dtype}, but must be {dtype}", field)
+            if len(tensor.shape) != len(shape):
+                raise RequestError(f"tensor {name} has shape {tensor.shape}, not {shape}", field)
+            for size, axis in zip(tensor.shape, shape, strict=True):
                 expected = found.setdefault(axis, size) if isinstance(axis, str) else axis
                 if size != expected:
                     raise RequestError(
-                        f"tensor {spec.name} has {size} along {axis}, but must have {expected}", field
+                        f"tensor {name} has {size} along {axis}, but must have {expected}", field
                     )
-                if isinstance(axis, str) and not 1 <= size <= self.manifest.axes[axis].max:
-                    most = self.manifest.axes[axis].max
-                    raise RequestError(f"tensor {spec.name} has {size} along {axis}, not 1 to {most}", field)
-        axes = self.manifest.axes
+                if isinstance(axis, str) and not 1 <= size <= axes[axis].max:
+                    raise RequestError(
+                        f"tensor {name} has {size} along {axis}, not 1 to {axes[axis].max}", field
+                    )
         lengths = tuple(found.get(axis, 1) for axis in axes)
         bucket = tuple(
             min(padded(length), axis.max) if axis.padded else length

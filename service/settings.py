@@ -73,8 +73,24 @@ class Settings(BaseSettings):
         "auto",
         description="Where models run. cuda never falls back to the CPU; auto takes cuda where it can.",
     )
-    backend: Literal["auto", "onnx", "torchscript"] = Field(
-        "auto", description="What runs a bundle's graphs. auto prefers ONNX."
+    backend: Literal["auto", "onnx", "torchscript", "fused"] = Field(
+        "auto",
+        description="What runs a bundle's graphs. auto prefers ONNX on a CPU and TorchScript on a GPU. fused "
+        "is one kernel a step on a GPU, for bundles whose network it computes.",
+    )
+    kernels: Folder = Field(
+        Path("~/.cache/fathom/kernels"),
+        description="Folder of kernels for backend fused (python -m service.runners.fused.compile).",
+    )
+    precision: Literal["ieee", "tf32", "bf16"] = Field(
+        "ieee",
+        description="How a GPU multiplies matrices; all else is IEEE float32. What tf32 or bf16 change is "
+        "measured at the start on a model's example and shown by /v1/models/NAME.",
+    )
+    deterministic: bool = Field(
+        False,
+        description="On a GPU, a row's numbers do not depend on who is beside it, bit for bit: every step "
+        "then computes all slots.",
     )
     cpu_threads: Annotated[int, Field(ge=0, le=1024), Shown("N")] = Field(
         0,

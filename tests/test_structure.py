@@ -30,7 +30,9 @@ TORCH_USERS = {
     "model/network/weights.py",
 }
 
-TORCH_RUNNERS = {f"service/runners/{name}.py" for name in ("torchscript", "lane", "tables", "device")}
+TORCH_RUNNERS = {
+    f"service/runners/{name}.py" for name in ("torchscript", "lane", "tables", "allotment", "device")
+} | {f"service/runners/fused/{name}.py" for name in ("network", "launch")}
 
 
 def imports(path: Path) -> set[str]:

@@ -89,6 +89,9 @@ class TrainConfig:
     data_seed: int = 0  # of the problems and of the number of steps
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU that has it
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    # Batches that a process of its own draws ahead, for a GPU that would wait. The problems are others than
+    # with 0, and those of one number the same every time.
+    prefetch: int = 0
     threads: int = 1  # per process; small batches are not faster with more
     checkpoint_every: int = 250  # updates
 
@@ -100,7 +103,7 @@ class TrainConfig:
             raise ValueError("head_updates is 0, but must be at least 1 for a network with a halting head")
         counts = ("head_updates", "first_steps", "steps_per_unit", "extra_steps", "noise_ramp", "warmup")
         weights = ("noise", "token_rate", "unrest", "intermediate", "weight_decay")
-        for name in (*counts, *weights, "unrest_from", "seed", "data_seed"):
+        for name in (*counts, *weights, "unrest_from", "prefetch", "seed", "data_seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must not be negative")
         if not self.learning_rate > 0 or not self.clip > 0:

@@ -61,7 +61,10 @@ def fit(config: TrainConfig, folder: Path, resume: bool, console: Console, silen
             trainer.restore(checkpoint.load(folder))
             if world.leads:
                 run.change(folder, config, trainer.updates)
-        outcome = trainer.train(console, silent)
+        try:
+            outcome = trainer.train(console, silent)
+        finally:
+            trainer.close()
     if world.leads and not silent:
         reached = f"{outcome.accuracy:.1%} at {config.task.probe} {config.task.unit}"
         console.print(

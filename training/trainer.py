@@ -12,7 +12,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,6 +24,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from training import checkpoint
+from training.ahead import Ahead, draw
 from training.checkpoint import Checkpoint
 from training.config import TrainConfig
 from training.curriculum import Curriculum
@@ -63,6 +64,7 @@ class Trainer:
         self.noise = torch.Generator(device).manual_seed(config.seed)
         self.numbers = np.random.default_rng(config.data_seed)
         self.curriculum = Curriculum.start(config.curriculum)
+        self.ahead = Ahead(config) if config.prefetch else None
         self.optimizer = torch.optim.AdamW(self._groups(), lr=config.learning_rate)
         halting = config.network.halting_head
         self.head = HeadTrainer(config, self.averaged, world, device) if halting else None
@@ -120,6 +122,11 @@ class Trainer:
                 accuracy = self._probe() if leads else 0.0
         return Outcome(self.updates, self.seconds, accuracy)
 
+    def close(self) -> None:
+        """End the process that draws ahead, if there is one. Harmless when repeated."""
+        if self.ahead:
+            self.ahead.close()
+
     def save(self) -> None:
         """Write a checkpoint, on the first process."""
         if self.world.leads:
@@ -144,6 +151,8 @@ class Trainer:
         self.numbers.bit_generator.state = state["numbers"]
         self.curriculum = Curriculum(self.config.curriculum, **state["curriculum"])
         self.updates, self.seconds = saved.update, float(state["seconds"])
+        if self.ahead:
+            self.ahead.resume(self.updates, state["asked"])
 
     def update(self) -> dict[str, float]:
         """One step of the optimizer; what happened, for the metrics."""
@@ -184,23 +193,15 @@ class Trainer:
 
     def draw(self) -> tuple[Batch, Rollout]:
         """Problems, for how long each phase of thinking about them lasts, and what is graded then."""
-        config, curriculum, numbers = self.config, self.curriculum, self.numbers
-        batch = config.task.sample(numbers, config.batch, curriculum.difficulty)
-        burn_in = curriculum.draw_burn_in(numbers)
-        steps = config.steps(batch.difficulty) + int(numbers.integers(0, config.extra_steps + 1))
-        share = config.curriculum.late_share
-        late = bool(share) and numbers.random() < share and burn_in > 0 and batch.earlier is not None
-        short = bool(config.short_share) and numbers.random() < config.short_share
-        if short:
-            steps = int(numbers.integers(1, max(2, config.steps(batch.difficulty) + 1)))
-        batch = replace(batch.at(steps if late else steps + burn_in), earlier=batch.earlier if late else None)
-        if short and batch.watched is not None:  # what is due after a few steps is not what is to be learned
-            batch = replace(batch, watched=torch.zeros_like(batch.watched))
+        config = self.config
+        if self.ahead is None:
+            drawn = draw(config, self.curriculum, self.numbers)
+        else:
+            drawn = self.ahead.next(self.updates, self.curriculum)
         ramp = min(1.0, self.updates / max(1, config.noise_ramp))
         rest = min(1.0, 0.1 + max(0, self.updates - config.unrest_from) / 300)
-        return batch, Rollout(
-            burn_in, steps, config.noise * ramp, self.world.rows(config.batch), config.unrest * rest
-        )
+        rows, unrest = self.world.rows(config.batch), config.unrest * rest
+        return drawn.batch, Rollout(drawn.burn_in, drawn.steps, config.noise * ramp, rows, unrest)
 
     def teach(self) -> dict[str, float]:
         """One update of the halting head on the averaged weights, which are what is exported."""
@@ -252,6 +253,7 @@ class Trainer:
                 "loss": self.curriculum.loss,
             },
             "numbers": self.numbers.bit_generator.state,
+            **({"asked": self.ahead.asked} if self.ahead else {}),
         }
         return Checkpoint({name: value.detach().cpu() for name, value in tensors.items()}, state)
 

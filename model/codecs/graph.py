@@ -70,14 +70,15 @@ class GraphCodec:
         roles = np.zeros(size, np.int64)
         roles[source] |= SOURCE
         roles[target] |= TARGET
-        adjacency = np.zeros((size, size), np.bool_)
+        cells = bytearray(size * size)  # quicker to fill one by one than an array
         for start, end in edges:
-            adjacency[places[end], places[start]] = True
+            cells[places[end] * size + places[start]] = 1
+        adjacency = np.frombuffer(cells, np.bool_).reshape(size, size)
         return {"roles": roles, "adjacency": adjacency, "mask": np.ones(size, np.bool_)}
 
     def measure(self, tensors: Tensors) -> dict[str, int]:
         """nodes and edges; an edge that is given twice counts once."""
-        return {"nodes": len(tensors["mask"]), "edges": int(tensors["adjacency"].sum())}
+        return {"nodes": len(tensors["mask"]), "edges": int(np.count_nonzero(tensors["adjacency"]))}
 
     def readout_tokens(self, tensors: Tensors) -> list[int]:
         """The readout reads the source and the target."""
@@ -93,8 +94,7 @@ class GraphCodec:
         for index, edge in enumerate(value):
             if not isinstance(edge, list) or len(edge) != 2:
                 raise RequestError("an edge is a pair [from, to]", f"{field}.{index}")
-            start, end = (_name(node, f"{field}.{index}.{side}") for side, node in enumerate(edge))
-            edges.append((start, end))
+            edges.append((_name(edge[0], field, index, 0), _name(edge[1], field, index, 1)))
         return edges
 
     def _places(self, nodes: object, edges: list[tuple[Name, Name]], field: str) -> dict[Name, int]:
@@ -105,15 +105,16 @@ class GraphCodec:
                 raise RequestError("nodes must be a list of node names", f"{field}.nodes")
             self._count(len(nodes), f"{field}.nodes")
             for index, node in enumerate(nodes):
-                name = _name(node, f"{field}.nodes.{index}")
+                name = _name(node, field, "nodes", index)
                 if name in places:
                     raise RequestError(f"node {name} is listed twice", f"{field}.nodes.{index}")
                 places[name] = len(places)
         for index, edge in enumerate(edges):
             for name in edge:
-                if nodes is not None and name not in places:
-                    raise RequestError(f"node {name} is not in nodes; list it", f"{field}.edges.{index}")
-                places.setdefault(name, len(places))
+                if name not in places:
+                    if nodes is not None:
+                        raise RequestError(f"node {name} is not in nodes; list it", f"{field}.edges.{index}")
+                    places[name] = len(places)
         self._count(len(places), f"{field}.edges")
         return places
 
@@ -122,17 +123,20 @@ class GraphCodec:
             raise RequestError(f"{nodes} nodes are too many; this server takes {self.max_nodes}", field)
 
 
-def _name(value: object, field: str) -> Name:
-    """Kept as text, which Python hashes with a secret: numbers of one hash, too many, would take seconds."""
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise RequestError("a node is named by a string or an integer", field)
-    if isinstance(value, str) and len(value) > LONGEST_NAME:
-        raise RequestError(
-            f"a name of {len(value)} characters is too long; at most {LONGEST_NAME} are taken", field
-        )
-    if isinstance(value, int) and not -INTEGERS <= value < INTEGERS:
-        raise RequestError("a node's number is over 64 bits; name it by a string", field)
-    return repr(value)
+def _name(value: Any, *path: object) -> Name:
+    """Kept as text, which Python hashes with a secret: numbers of one hash, too many, would take seconds.
+
+    path: where it stands. Raises RequestError where it is no name.
+    """
+    kind = type(value)  # quicker than isinstance, and True is no int to it
+    if (kind is int and -INTEGERS <= value < INTEGERS) or (kind is str and len(value) <= LONGEST_NAME):
+        return repr(value)
+    reason = "a node is named by a string or an integer"
+    if kind is str:
+        reason = f"a name of {len(value)} characters is too long; at most {LONGEST_NAME} are taken"
+    if kind is int:
+        reason = "a node's number is over 64 bits; name it by a string"
+    raise RequestError(reason, ".".join(map(str, path)))
 
 
 def _place(value: object, places: dict[Name, int], field: str) -> int:

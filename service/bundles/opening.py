@@ -9,13 +9,16 @@ from pathlib import Path
 from model.bundle import Bundle, bundle_folders, no_bundle, read_in_place, version_order
 from model.codecs import CodecLimits, codec_of
 from model.errors import BundleError
+from model.row import Layout
 from service.bundles.remote import bundles_in_cache, fetch_bundles
 from service.bundles.shipped import repository_of
 from service.engine.engine import EngineLimits
 from service.engine.observer import Observer
+from service.engine.pace import ahead_pays
 from service.engine.served_model import ServedModel
 from service.engine.ticket import Budget
 from service.fleet import Fleet, title
+from service.runners.computing import Numerics
 from service.runners.open import check_environment, open_runner
 from service.runners.runner import Runner
 from service.settings import Settings
@@ -82,8 +85,23 @@ def open_bundle(bundle: Bundle, settings: Settings, observer: Observer, budget: 
             )
     limits = limits_of(settings)
 
+    numerics = Numerics(settings.precision, settings.deterministic)
+
     def opener() -> Runner:
-        return open_runner(bundle, settings.device, settings.backend, limits.slots, settings.cpu_threads)
+        example = Layout(manifest).row(codec.encode(codec.example, "example"))
+        runner = open_runner(
+            bundle,
+            settings.device,
+            settings.backend,
+            limits.slots,
+            settings.cpu_threads,
+            numerics,
+            example,
+            settings.kernels,
+        )
+        if runner.ahead:  # it can
+            runner.ahead = ahead_pays(manifest, runner, limits, example)
+        return runner
 
     served = ServedModel(bundle, codec, opener, limits, observer, budget)
     log.info("opened %s with %s on %s", title(served), served.runner.backend, served.runner.device)

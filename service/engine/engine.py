@@ -19,7 +19,7 @@ from model.manifest import Manifest
 from model.row import Floats, Layout
 from service.engine.boarding import Boarded, Boarding
 from service.engine.departures import Departures, Events
-from service.engine.ledger import Ledger
+from service.engine.ledger import Flags, Ledger
 from service.engine.messages import NOT_EMBEDDED, NOT_FINITE, Stepped, Submission
 from service.engine.observer import Observer
 from service.engine.queue import Progress, WaitingQueue
@@ -105,6 +105,8 @@ class Engine:
         self._apply_cancellations()
         self._seat()
         self._launch()
+        if self._runner.ahead:
+            self._launch()  # the step after it, so that one is always under way while another is decided
         for landing in self._runner.land() if self._flights else []:
             self._decide(landing, self._flights.pop(landing.flight))
         self._observer.load(self.running, len(self.waiting), len(self.slots.occupied))
@@ -187,13 +189,10 @@ class Engine:
     def _make_room(self, newcomer: Progress, settled: Rows, now: float) -> int | None:
         """Send back the row that has had most of those that should yield to a newcomer; returns its slot."""
         settled = settled[self.slots.deadline[settled] > now]
-        accounts = self.slots.account[settled]
-        owe = self.ledger.owe(accounts, newcomer.submission)
-        if newcomer.deadline is not None and newcomer.deadline <= now:
-            owe |= accounts != self.ledger.number(newcomer.submission)
-        if not owe.any():
+        settled = settled[self._owe(settled, newcomer, now)]
+        if not len(settled):
             return None
-        slot = int(settled[owe][self.ledger.order(accounts[owe])[-1]])
+        slot = int(settled[self.ledger.order(self.slots.account[settled])[-1]])
         progress = self.slots.holder(slot)
         progress.carry, progress.since = self._runner.take(slot), now
         progress.held_for = int(self.slots.held_for[slot])
@@ -207,16 +206,32 @@ class Engine:
     def _launch(self) -> None:
         """Begin steps while the runner has room, for those first who have had least."""
         room = self._room()
-        ready = self.slots.boarding(self._runner.ahead)
-        if room <= 0 or not len(ready):
+        if room <= 0 or not len(ready := self._ready()):
             return
         if self.slots.steered and self._steer(self.slots.to_steer(ready)):
-            ready = self.slots.boarding(self._runner.ahead)
+            ready = self._ready()
         for boarded in self._boarding.first(ready, room, self._clock()):
             flight = self._runner.launch(boarded.batch, boarded.shown, boarded.lean)
             self._flights[flight] = boarded
             self.slots.launched[boarded.rows] += 1
             self.ledger.charge(self.slots.account[boarded.rows], self._runner.cost(boarded.bucket))
+
+    def _ready(self) -> Rows:
+        """Who may be launched; not ahead of its decision who should yield its slot to one that waits."""
+        ready = self.slots.boarding(self._runner.ahead)
+        if self._runner.ahead and self.waiting and not self.slots.free:
+            now = self._clock()
+            undecided = self.slots.launched[ready] > self.slots.depth[ready]
+            ready = ready[~(undecided & self._owe(ready, self.waiting.first(now), now))]
+        return ready
+
+    def _owe(self, slots: Rows, newcomer: Progress, now: float) -> Flags:
+        """Which of these slots should be a newcomer's instead."""
+        accounts = self.slots.account[slots]
+        owe = self.ledger.owe(accounts, newcomer.submission)
+        if newcomer.deadline is not None and newcomer.deadline <= now:
+            owe |= accounts != self.ledger.number(newcomer.submission)
+        return owe
 
     def _steer(self, due: list[int]) -> bool:
         """Change states before the steps that are due; whether somebody had to leave over it."""

@@ -68,7 +68,7 @@ def validated(content: object, model: type[P], unsupported: tuple[str, ...] = ()
     unsupported: how names begin that other servers know and this one does not.
     """
     # Before the library words a complaint about each of a hundred thousand.
-    for path, part in _unknown_fields(content, model):
+    for path, part in () if _all_known(content, model) else _unknown_fields(content, model):
         name, known = path[-1], list(part.model_fields)
         what = "is not supported here" if name.startswith(unsupported) else "is an unknown field"
         raise RequestError(
@@ -100,6 +100,17 @@ def _unknown_fields(
                 yield from _unknown_fields(item, part, (*path, name, str(place)))
         else:
             yield from _unknown_fields(found, part, (*path, name))
+
+
+def _all_known(content: object, model: type[BaseModel]) -> bool:
+    """Whether there is no unknown field, as far as that can be told at a glance."""
+    if not isinstance(content, dict) or not content.keys() <= model.model_fields.keys():
+        return False
+    return all(
+        content[name] is None or _all_known(content[name], part)
+        for name, part in _parts(model).items()
+        if name in content
+    )
 
 
 @cache

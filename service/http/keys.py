@@ -10,7 +10,7 @@ import hmac
 import logging
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -26,13 +26,16 @@ log = logging.getLogger("fathom")
 LOOK_SECONDS = 1.0  # a key that is taken out of the file opens nothing after this long
 
 
+USUAL = Allowance()
+
+
 @dataclass(frozen=True)
 class Caller:
     """Who sends a request: a key by its name, or everybody who needs none."""
 
     name: str = ""  # on whose account it thinks, and what logs show
     admin: bool = False
-    allowance: Allowance = field(default_factory=Allowance)
+    allowance: Allowance = USUAL
 
 
 ANYBODY = Caller()
@@ -62,6 +65,11 @@ class Keys:
         self._filed: list[_Entry] = []
         if file is not None:
             self._stamp, self._filed = stamp_of(file), _filed(file)
+
+    @property
+    def any(self) -> bool:
+        """Whether a header can say anything about its sender."""
+        return self._file is not None or bool(self._plain)
 
     @property
     def wanted(self) -> bool:
@@ -135,6 +143,11 @@ bearer = HTTPBearer(auto_error=False, description="One of the server's keys.")
 
 
 async def check_key(request: Request, _: Annotated[object, Depends(bearer)]) -> None:
+    """A dependency of routes: as `enter`, with a place in the API's description."""
+    enter(request)
+
+
+def enter(request: Request) -> None:
     """Lets in who has a key, or anybody where none is wanted, and counts the request.
 
     Leaves the Caller in scope["state"]["caller"]. Raises Unauthorized, or Overloaded past the caller's
@@ -142,7 +155,7 @@ async def check_key(request: Request, _: Annotated[object, Depends(bearer)]) -> 
     """
     keys: Keys = request.app.state.keys
     state = request.scope["state"]
-    caller = _caller(request, keys)
+    caller = _caller(request, keys) if keys.any else None
     if caller is None and keys.wanted:
         raise Unauthorized("this server wants an API key: send Authorization: Bearer KEY")
     state["caller"] = caller or ANYBODY
@@ -165,7 +178,14 @@ async def check_admin(request: Request, _: Annotated[object, Depends(bearer)]) -
     request.scope["state"]["caller"] = caller
 
 
+def first_of(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> bytes:
+    """A header of an ASGI scope, as it was sent; empty where there is none."""
+    for name, value in headers:
+        if name == wanted:
+            return value
+    return b""
+
+
 def _caller(request: Request, keys: Keys) -> Caller | None:
     # The bytes as they were sent: a key need not be ASCII.
-    header = next((value for name, value in request.scope["headers"] if name == b"authorization"), b"")
-    return keys.caller(header)
+    return keys.caller(first_of(request.scope["headers"], b"authorization"))

@@ -15,7 +15,8 @@ from service.engine.messages import Finished, Submission
 from service.engine.served_model import ServedModel
 from service.engine.ticket import Ticket
 from service.errors import Overloaded
-from service.http.keys import Caller
+from service.http.keys import USUAL, Caller
+from service.http.keys_file import Allowance
 from service.settings import Settings
 
 BURST_SECONDS = 2.0  # of its rate that a bucket holds
@@ -70,10 +71,14 @@ class Limits:
         self._settings = settings
         self._clock = clock
         self._accounts: dict[str, Account] = {}
+        self._usual = self._bounds(USUAL)
 
     def of(self, caller: Caller) -> Bounds:
         """What a caller may ask for."""
         own = caller.allowance
+        return self._usual if own is USUAL else self._bounds(own)
+
+    def _bounds(self, own: Allowance) -> Bounds:
         return Bounds(
             **{
                 name: getattr(self._settings, name) if getattr(own, name) is None else getattr(own, name)

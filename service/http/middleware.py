@@ -6,11 +6,12 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
 from fastapi import FastAPI, Request
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -27,13 +28,25 @@ from service.telemetry.tracing import Tracing
 log = logging.getLogger("fathom")
 access = logging.getLogger("fathom.access")
 REQUEST_ID = "x-request-id"
+REQUEST_ID_BYTES = REQUEST_ID.encode()
+Headings = Mapping[bytes, bytes]  # headers by their names in small letters, as they were sent
+Endpoint = Callable[[Request], Awaitable[Response]]
 SANE_ID = re.compile(r"[ -~]{1,128}")  # printable ASCII
 INFER = re.compile(r"/v1/infer|/v2/models/.+/infer")
 
 
+ID_BYTES, IDS_AT_ONCE = 12, 256
+_ids: list[str] = []  # drawn and not given out
+
+
 def new_id() -> str:
-    """An id for a request that brings none."""
-    return f"req_{secrets.token_hex(12)}"
+    """An id for a request that brings none; nobody can guess it. Ids are drawn many at a time."""
+    try:
+        return _ids.pop()
+    except IndexError:
+        drawn, digits = secrets.token_hex(ID_BYTES * IDS_AT_ONCE), 2 * ID_BYTES
+        _ids.extend(f"req_{drawn[at : at + digits]}" for at in range(digits, len(drawn), digits))
+        return f"req_{drawn[:digits]}"
 
 
 class RequestMiddleware:
@@ -47,42 +60,63 @@ class RequestMiddleware:
     """
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, logs_access: bool, tracing: Tracing | None = None
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        logs_access: bool,
+        tracing: Tracing | None = None,
+        door: Callable[[Headings], bool] = lambda _: False,
+        direct: Mapping[tuple[str, str], Endpoint] | None = None,
     ) -> None:
+        """direct: endpoints by method and path that are called from here, past everything between.
+
+        door: whether a request with these headers may take that way, as nothing between would change it.
+        """
         self.app = app
         self.metrics = metrics
         self.logs_access = logs_access
         self.tracing = tracing
+        self.door = door
+        self.direct = direct or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         arrived = time.monotonic()
-        headers = Headers(scope=scope)
-        offered, secret = headers.get(REQUEST_ID, ""), _secret_of(headers)
+        headers = dict(reversed(scope["headers"]))  # of several the first one
+        offered = headers[REQUEST_ID_BYTES].decode("latin-1") if REQUEST_ID_BYTES in headers else ""
+        secret = _secret_of(headers)
         id_ = offered if SANE_ID.fullmatch(offered) and not (secret and secret in offered) else new_id()
-        path = quote(scope["path"].replace(secret, "KEY") if secret else scope["path"])
+        path = scope["path"]
+        endpoint = self.direct.get((scope["method"], path))
+        if endpoint is None:
+            path = quote(path.replace(secret, "KEY") if secret else path)
+        elif not self.door(headers):
+            endpoint = None
         client, *_ = scope.get("client") or ("-",)
-        record = RequestRecord(
-            id_, scope["method"], path, client, arrived, trace_of(headers.get("traceparent", ""))
-        )
-        span = self.tracing.begin(record, headers) if self.tracing else None
+        trace = trace_of(headers[b"traceparent"].decode("latin-1")) if b"traceparent" in headers else ""
+        record = RequestRecord(id_, scope["method"], path, client, arrived, trace)
+        span = self.tracing.begin(record, Headers(scope=scope)) if self.tracing else None
         state = scope["state"] = {**scope.get("state", {}), "id": id_, "arrived": arrived, "record": record}
         status = 500  # unless a response starts
+        own = [(REQUEST_ID_BYTES, id_.encode())]
+        if span:
+            own.append((b"traceresponse", span.context.encode()))
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                sent = MutableHeaders(scope=message)
-                sent[REQUEST_ID] = id_
-                if span:
-                    sent["traceresponse"] = span.context
+                sent = [header for header in message["headers"] if header[0] != REQUEST_ID_BYTES]
+                message = {**message, "headers": sent + own}
             await send(message)
 
         try:
-            await self.app(scope, receive, send_with_id)
+            if endpoint is None:
+                await self.app(scope, receive, send_with_id)
+            else:
+                await _answer(endpoint, Request(scope, receive), send_with_id)
         except Exception:
             state["outcome"] = 500
             raise
@@ -95,14 +129,25 @@ class RequestMiddleware:
             if self.logs_access:
                 access.info(record.line(), extra={"request": record.shown()})
             if span:
-                span.end(record, getattr(scope.get("route"), "path", None))
-            if INFER.fullmatch(scope["path"]):
-                self.metrics.answered(state.get("model", UNKNOWN), code, time.monotonic() - arrived)
+                route = scope["path"] if endpoint else getattr(scope.get("route"), "path", None)
+                span.end(record, route)
+            if endpoint is not None or INFER.fullmatch(scope["path"]):
+                self.metrics.answered(state.get("model", UNKNOWN), code, record.seconds)
 
 
-def _secret_of(headers: Headers) -> str:
+async def _answer(endpoint: Endpoint, request: Request, send: Send) -> None:
+    """Call an endpoint, and have its errors answered as install_error_handlers does."""
+    try:
+        await (await endpoint(request))(request.scope, request.receive, send)
+    except FathomError as error:
+        await error_response(request, error)(request.scope, request.receive, send)
+    except ClientDisconnect:
+        await Response(status_code=GONE)(request.scope, request.receive, send)
+
+
+def _secret_of(headers: Headings) -> str:
     """What must not be shown of a request, should it stand elsewhere in it, too."""
-    return headers.get("authorization", "").rpartition(" ")[2]
+    return headers.get(b"authorization", b"").decode("latin-1").rpartition(" ")[2]
 
 
 def json_response(content: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -118,12 +163,17 @@ def in_shape(request: Request, body: dict[str, Any]) -> dict[str, Any]:
     return {"error": f"{error['field']}: {error['message']}" if error["field"] else error["message"]}
 
 
+def error_response(request: Request, error: FathomError) -> Response:
+    """An error of the tree on the wire."""
+    return json_response(in_shape(request, body_of(error)), reply_to(error).status, headers_of(error))
+
+
 def install_error_handlers(app: FastAPI) -> None:
     """Give every error, the framework's own included, the one shape of its protocol."""
 
     async def fathom_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, FathomError), f"{error!r} is another handler's"
-        return json_response(in_shape(request, body_of(error)), reply_to(error).status, headers_of(error))
+        return error_response(request, error)
 
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException), f"{error!r} is another handler's"

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import Protocol
 
-from starlette.requests import Request
-from starlette.types import Receive
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive, Scope
 
 from service.engine.ticket import Ticket
 from service.errors import Overloaded, TooLarge, TooSlow
 from service.http.inflate import inflater_of
-from service.http.keys import ANYBODY
+from service.http.keys import ANYBODY, first_of
 from service.http.limits import Limits
 from service.settings import Settings
 
 SMALL = 2**14  # bytes; a body of this size costs little more than its connection, and is always read
+LOSS = "fathom.loss"
 GONE = 499  # nobody reads this status; it is what metrics and the access log show
 
 
@@ -29,9 +29,8 @@ class Bodies:
         self._limits = limits
         self.held = 0  # bytes
 
-    @asynccontextmanager
-    async def read(self, request: Request) -> AsyncIterator[bytes]:
-        """A request's body, decompressed, which counts as held until the block ends.
+    async def read(self, request: Request) -> Body:
+        """A request's body, decompressed, which counts as held until its block ends.
 
         Raises TooLarge once it is over its caller's limit and Overloaded once all are over theirs, or while
         the caller owes steps, without reading the rest; TooSlow where it does not arrive in time,
@@ -40,29 +39,32 @@ class Bodies:
         caller = request.scope["state"].get("caller", ANYBODY)
         self._limits.check_steps(caller)
         limit = self._limits.of(caller).max_body_bytes
-        seconds, pieces, size = self._settings.body_seconds, [], 0
-        inflate = inflater_of(request.headers.get("content-encoding", ""))
-        declared = request.headers.get("content-length", "")
-        self._check(int(declared) if declared.isdecimal() else 0, limit, held=0)
+        headers = request.scope["headers"]
+        inflate = inflater_of(first_of(headers, b"content-encoding").decode("latin-1"))
+        declared = first_of(headers, b"content-length")
+        self._check(int(declared) if declared.isdigit() else 0, limit, held=0)
+        body, pieces = Body(self), []
         try:
-            try:
-                async with asyncio.timeout(seconds):
-                    async for sent in request.stream():
-                        for piece in inflate.pieces(sent):
-                            size += len(piece)
-                            self.held += len(piece)
-                            self._check(size, limit, held=size)
-                            pieces.append(piece)
-                            if inflate.works:
-                                await asyncio.sleep(0)  # others have their turn between two pieces
-                inflate.end()
-            except TimeoutError:
-                raise TooSlow(f"the body took over {seconds:g} s to arrive; send it at once") from None
-            body = b"".join(pieces)
-            pieces.clear()
-            yield body
-        finally:
-            self.held -= size
+            async with asyncio.timeout(self._settings.body_seconds):
+                more = True
+                while more:
+                    sent, more = await _part_of_a_body(request.receive)
+                    for piece in inflate.pieces(sent):
+                        body.grow(len(piece))
+                        self._check(body.size, limit, held=body.size)
+                        pieces.append(piece)
+                        if inflate.works:
+                            await asyncio.sleep(0)  # others have their turn between two pieces
+            inflate.end()
+        except TimeoutError:
+            body.let_go()
+            seconds = self._settings.body_seconds
+            raise TooSlow(f"the body took over {seconds:g} s to arrive; send it at once") from None
+        except BaseException:
+            body.let_go()
+            raise
+        body.content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return body
 
     def _check(self, size: int, limit: int, held: int) -> None:
         """Whether a body may have this size, of which `held` bytes are held by now."""
@@ -73,31 +75,80 @@ class Bodies:
             raise Overloaded(f"bodies of {most} bytes are held, as many as may be; try again later", 1)
 
 
-@dataclass
-class Client:
-    """Whoever waits for an answer."""
+class Body:
+    """A body that is held while the block runs that it is the context of."""
 
-    gone: bool = False
+    def __init__(self, bodies: Bodies) -> None:
+        self.content = b""
+        self.size = 0
+        self._bodies = bodies
+
+    def grow(self, size: int) -> None:
+        self.size += size
+        self._bodies.held += size
+
+    def let_go(self) -> None:
+        """Harmless when repeated."""
+        self._bodies.held -= self.size
+        self.size = 0
+
+    def __enter__(self) -> bytes:
+        content, self.content = self.content, b""
+        return content
+
+    def __exit__(self, *_: object) -> None:
+        self.let_go()
 
 
-@asynccontextmanager
-async def waiting_client(receive: Receive, ticket: Ticket) -> AsyncIterator[Client]:
-    """While a client waits for a ticket: when it goes away, or when the block ends, the slots are freed.
+async def _part_of_a_body(receive: Receive) -> tuple[bytes, bool]:
+    """What has come, and whether more will. Raises ClientDisconnect."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    return message.get("body", b""), message.get("more_body", False)
 
-    The server only tells of a lost connection to those who listen, so one task does nothing else. It
-    cancels the ticket, whose events then end; whoever iterates over them needs no further care.
+
+class Loss(Protocol):
+    """A connection that calls when it is lost. Ours stand in an ASGI scope's extensions, under LOSS."""
+
+    def tell(self, lost: Callable[[], None] | None) -> None:
+        """Call `lost` at once if the client has gone by now, or when it goes; None: nobody waits any more."""
+
+
+class WaitingClient:
+    """Whoever waits for a ticket: when it goes away, or when the block ends, the slots are freed.
+
+    A lost connection cancels the ticket, whose events then end; whoever iterates over them needs no further
+    care. Our own connections call when that happens; where another server has the connection, it only tells
+    those who listen, so one task does nothing else.
     """
-    client = Client()
 
-    async def listen() -> None:
-        while (await receive())["type"] != "http.disconnect":
+    def __init__(self, scope: Scope, receive: Receive, ticket: Ticket) -> None:
+        self.gone = False
+        self._receive = receive
+        self._ticket = ticket
+        self._loss: Loss | None = scope.get("extensions", {}).get(LOSS)
+        self._listener: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> WaitingClient:
+        if self._loss is not None:
+            self._loss.tell(self._lose)
+        else:
+            self._listener = asyncio.create_task(self._listen())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._loss is not None:
+            self._loss.tell(None)
+        if self._listener is not None:
+            self._listener.cancel()
+        self._ticket.close()
+
+    def _lose(self) -> None:
+        self.gone = True
+        self._ticket.cancel()
+
+    async def _listen(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
             pass
-        client.gone = True
-        ticket.cancel()
-
-    listener = asyncio.create_task(listen())
-    try:
-        yield client
-    finally:
-        listener.cancel()
-        ticket.close()
+        self._lose()

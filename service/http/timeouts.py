@@ -15,6 +15,7 @@ from uvicorn.server import ServerState
 from model.errors import FathomError
 from service.errors import TooSlow, body_of, headers_of, reply_to
 from service.http.middleware import REQUEST_ID, new_id
+from service.http.peer import LOSS
 from service.http.v1.answers import to_json
 from service.settings import Settings
 
@@ -50,6 +51,7 @@ class Patient(HttpToolsProtocol):
         self.ended = False  # nothing more is read
         self.half_closed = False  # the client sends no more, and waits for its answer
         self.answering: RequestResponseCycle | None = None
+        self._loss: CycleLoss | None = None  # of its client
         self._timer: asyncio.TimerHandle | None = None  # of the one thing that is waited for
         self._reader_timer: asyncio.TimerHandle | None = None
         self._reader_moved = False
@@ -64,7 +66,10 @@ class Patient(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self.answering = cycle
-        cycle.transport = Way(self)  # type: ignore[assignment]  # all that it does with one
+        cycle.transport = Way(self, cycle)  # type: ignore[assignment]  # all that it does with one
+        self._loss = CycleLoss(cycle)
+        scope: Any = cycle.scope
+        scope["extensions"] = {**(scope.get("extensions") or {}), LOSS: self._loss}
         super()._start_asgi_task(cycle, app)
 
     def forget_answer(self) -> None:
@@ -73,10 +78,11 @@ class Patient(HttpToolsProtocol):
             self._tell_of_loss(self.answering)
             self.answering = None
 
-    @staticmethod
-    def _tell_of_loss(cycle: RequestResponseCycle) -> None:
+    def _tell_of_loss(self, cycle: RequestResponseCycle) -> None:
         cycle.disconnected = True
         cycle.message_event.set()
+        if self._loss is not None:
+            self._loss.happened()
 
     # --- waiting for a request ---
 
@@ -183,19 +189,59 @@ class Patient(HttpToolsProtocol):
         self.watch_reader()
 
 
-class Way:
-    """What an answer is written to. It may end while the rest of its request is still to come."""
+class CycleLoss:
+    """The loss of the client that one answer is for (service/http/peer.py)."""
 
-    def __init__(self, connection: Patient) -> None:
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+        self._lost: Callable[[], None] | None = None
+
+    def tell(self, lost: Callable[[], None] | None) -> None:
+        """Call `lost` at once if the client has gone by now, or when it goes; None: nobody waits any more."""
+        self._lost = lost
+        if lost is None:
+            return
+        if self._cycle.disconnected:
+            lost()
+        else:
+            self._cycle.flow.resume_reading()  # who does not read does not hear of a loss
+
+    def happened(self) -> None:
+        if self._lost is not None:
+            self._lost()
+
+
+class Way:
+    """What an answer is written to. It may end while the rest of its request is still to come.
+
+    A head whose body has a known length goes out with the beginning of that: one call of the system, and one
+    packet, instead of two.
+    """
+
+    def __init__(self, connection: Patient, cycle: RequestResponseCycle) -> None:
         self._connection = connection
+        self._cycle = cycle
+        self._head: bytes | None = b""  # what is held back; None once there is no head to come
 
     def write(self, data: bytes) -> None:
-        self._connection.transport.write(data)
+        has_body = self._cycle.expected_content_length and self._cycle.scope["method"] != "HEAD"
+        if self._head == b"" and has_body:
+            self._head = data
+        else:
+            self.flush(data)
+
+    def flush(self, data: bytes = b"") -> None:
+        """Write what is held back, and this."""
+        if self._cycle.response_started:
+            data, self._head = (self._head or b"") + data, None
+        if data:
+            self._connection.transport.write(data)
 
     def is_closing(self) -> bool:
         return self._connection.ended or self._connection.transport.is_closing()
 
     def close(self) -> None:
+        self.flush()
         if self._connection.in_body:
             self._connection.hang_up()
         else:

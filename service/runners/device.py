@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -87,7 +88,7 @@ class DeviceRunner:
             compared = parity(bundle, device, numerics.precision, example)
         self._lane = Lane(device, numerics.precision)
         self.computing = Computing(self._lane.name, numerics, compared)
-        module = load_torchscript(bundle.path(TORCHSCRIPT), device)
+        module = self._load(bundle, device)
         powers = (1 << power for power in range(slots.bit_length()))
         self._sizes = [*(size for size in powers if size < slots), slots]
         if numerics.deterministic:
@@ -99,6 +100,10 @@ class DeviceRunner:
         self._flights: deque[Launched] = deque()
         self._next = 0
         self._landed = 0.0  # when the last launch did
+
+    def _load(self, bundle: Bundle, device: Device) -> Any:
+        """What embeds and steps on the device."""
+        return load_torchscript(bundle.path(TORCHSCRIPT), device)
 
     @property
     def room(self) -> int:

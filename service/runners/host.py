@@ -21,7 +21,7 @@ from service.runners.runner import Batch, Carry, Device, Flight, Landing, NotEmb
 from service.runners.store import Seat, SlotStore
 from service.runners.threads import StepThreads, step_threads
 
-CPU_STATE_BYTES = 64 * 1024  # of state per batch: its activations then stay in L2 (benchmarks/batch_size.py)
+CPU_STATE_BYTES = 64 * 1024  # of state per batch: its activations then stay in L2 (benchmarks/runner.py)
 CUDA_ROWS = 256  # a GPU wants all there is
 AT_ONCE_SECONDS = 2e-3  # a step shorter than that is not worth a thread of its own
 

@@ -6,6 +6,7 @@ a GPU: a captured graph is a plain call, a mark has always been passed, pinned m
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.errors import first_line
+from service.runners.computing import Precision
 
 log = logging.getLogger("fathom")
 WARM_UP = 3  # runs before a capture: TorchScript and cuBLAS settle on kernels in their first ones
@@ -27,16 +29,26 @@ Mark = Any  # a torch.cuda.Event, or None on a CPU
 class Lane:
     """Where one runner computes. Called by one thread at a time."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, precision: Precision = "ieee") -> None:
+        """precision: of matrix products. IEEE and TF32 are the whole process's: the last lane decides."""
         self.device = torch.device(device)
         self.on_gpu = self.device.type == "cuda"
+        self._bf16 = precision == "bf16"
+        torch.backends.cuda.matmul.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+        torch.backends.cudnn.conv.fp32_precision = (  # type: ignore[attr-defined]  # made at run time
+            "tf32" if precision == "tf32" else "ieee"
+        )
         self._stream: Any = torch.cuda.Stream(self.device) if self.on_gpu else None  # type: ignore[no-untyped-call]
         self._pool: Any = torch.cuda.graph_pool_handle() if self.on_gpu else None
 
     @contextmanager
     def work(self) -> Iterator[None]:
         """All that is asked of torch within happens on this lane, in order."""
-        with torch.inference_mode():
+        # Without autocast's cache, for a captured graph must not read weights that were cast before it.
+        products = torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16, cache_enabled=False)
+        # TorchScript's own optimiser compiles kernels at run time, for each shape anew: never in a capture.
+        as_it_is = torch.jit.optimized_execution(False)  # type: ignore[attr-defined]
+        with torch.inference_mode(), as_it_is, products:
             if self._stream is None:
                 yield
                 return
@@ -46,7 +58,7 @@ class Lane:
     def captured(self, run: Callable[[], None]) -> Callable[[], None]:
         """The same work as one launch: on a GPU a CUDA graph, whose tensors must stay where they are.
 
-        What cannot be captured is run as it is, and the log says so.
+        What cannot be captured is run as it is, and the log says so. Raises torch.OutOfMemoryError.
         """
         if not self.on_gpu:
             return run
@@ -57,6 +69,8 @@ class Lane:
         try:
             with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
                 run()
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             log.warning(
                 "a step could not be captured as a CUDA graph (%s); it runs uncaptured", first_line(error)
@@ -101,6 +115,26 @@ class Lane:
         if mark is not None:
             mark.synchronize()
 
+    @property
+    def name(self) -> str:
+        """What the driver calls the device; empty for a CPU."""
+        return str(torch.cuda.get_device_name(self.device)) if self.on_gpu else ""
+
     def free_bytes(self) -> int | None:
         """What is free on the device; None on a CPU, whose pages cost nothing until they are touched."""
         return int(torch.cuda.mem_get_info(self.device)[0]) if self.on_gpu else None
+
+    def give_back(self) -> None:
+        """Return memory that nobody uses any more to the device, for whoever comes next."""
+        if self.on_gpu:
+            gc.collect()
+            torch.cuda.empty_cache()
+
+    def is_lost(self) -> bool:
+        """Whether the device fails whatever it is asked, as after a sticky CUDA error."""
+        try:
+            if self.on_gpu:
+                torch.cuda.synchronize(self.device)
+        except RuntimeError:
+            return True
+        return False

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib import metadata, util
+from pathlib import Path
 from typing import Literal
 
 from model.bundle import EMBED_ONNX, STEP_ONNX, TORCHSCRIPT, Bundle
+from model.row import Row
 from service.errors import StartupError
-from service.runners.runner import Device, Runner
+from service.runners.computing import IEEE, Numerics
+from service.runners.driver import finds_a_device
+from service.runners.runner import Runner
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
-BackendChoice = Literal["auto", "onnx", "torchscript"]
+BackendChoice = Literal["auto", "onnx", "torchscript", "fused"]
+KERNELS = Path("~/.cache/fathom/kernels")
 
 
 def check_environment() -> None:
@@ -25,56 +29,119 @@ def check_environment() -> None:
 
 
 def open_runner(
-    bundle: Bundle, device: DeviceChoice, backend: BackendChoice, slots: int = 64, cpu_threads: int = 0
+    bundle: Bundle,
+    device: DeviceChoice,
+    backend: BackendChoice,
+    slots: int = 64,
+    cpu_threads: int = 0,
+    numerics: Numerics = IEEE,
+    example: Row | None = None,
+    kernels: Path = KERNELS,
 ) -> Runner:
     """A runner for the bundle. Never falls back to the CPU where cuda was asked for.
 
-    `auto` as backend prefers ONNX; `auto` as device takes cuda where the backend has it. On a CPU all
-    runners share `cpu_threads` threads; 0: as many as there are cores for this process. Raises
-    StartupError where the bundle has no such export, the backend is not installed or the device
-    is not there.
+    `auto` as backend prefers ONNX on a CPU, and on a GPU TorchScript, whose rows stay on the device.
+    `auto` as device takes cuda where a driver is there and a backend can use it; without a driver
+    nothing is loaded to find out. On a CPU all runners share `cpu_threads` threads; 0: as many as there
+    are cores for this process. example: a problem on which a precision is held against IEEE float32.
+    kernels: the folder of those that were compiled ahead, for backend fused.
+
+    Raises StartupError where the bundle has no such export, the backend is not installed, the device is
+    not there or cannot have these numerics.
     """
-    has_onnx = bundle.has(EMBED_ONNX) and bundle.has(STEP_ONNX)
+    if device == "cuda" or (device == "auto" and finds_a_device()):
+        found = _on_cuda(bundle, backend, slots, numerics, example, kernels)
+        if not isinstance(found, str):
+            return found
+        if device == "cuda":
+            raise StartupError(f"device cuda was asked for, but {found}; or choose device cpu")
+    if numerics != IEEE:
+        asked = "deterministic" if numerics.deterministic else f"precision {numerics.precision}"
+        raise StartupError(
+            f"{asked} is about a GPU's arithmetic, and {bundle.manifest.name} would run on the CPU, where "
+            "all is IEEE float32: leave it out, or choose device cuda"
+        )
+    return _on_cpu(bundle, backend, slots, cpu_threads)
+
+
+def _on_cpu(bundle: Bundle, backend: BackendChoice, slots: int, cpu_threads: int) -> Runner:
+    if backend == "fused":
+        raise StartupError("backend fused needs a GPU: choose device cuda, or backend onnx or torchscript")
     if backend == "auto":
-        backend = "onnx" if has_onnx and util.find_spec("onnxruntime") else "torchscript"
+        backend = "onnx" if _has_onnx(bundle) and util.find_spec("onnxruntime") else "torchscript"
     if backend == "onnx":
-        if not has_onnx:
+        if not _has_onnx(bundle):
             raise StartupError(f"{bundle.folder}: has no ONNX export; choose backend torchscript")
-        return _open_onnx(bundle, device, slots, cpu_threads)
+        if not util.find_spec("onnxruntime"):
+            raise StartupError("backend onnx needs ONNX Runtime: install the extra `cpu` or the extra `gpu`")
+        from service.runners.onnx import OnnxRunner
+
+        return OnnxRunner(bundle, "cpu", slots, cpu_threads)
     if not bundle.has(TORCHSCRIPT):
         raise StartupError(
             f"{bundle.folder}: has no {TORCHSCRIPT}; choose backend onnx (extra `cpu` or `gpu`)"
         )
-    return _open_torchscript(bundle, device, slots, cpu_threads)
-
-
-def _open_onnx(bundle: Bundle, device: DeviceChoice, slots: int, cpu_threads: int) -> Runner:
-    if not util.find_spec("onnxruntime"):
-        raise StartupError("backend onnx needs ONNX Runtime: install the extra `cpu` or the extra `gpu`")
-    from service.runners.onnx import OnnxRunner, has_cuda
-
-    remedy = "ONNX Runtime finds none: check the driver and install the extra `gpu` instead of `cpu`"
-    return OnnxRunner(bundle, _chosen(device, has_cuda, remedy), slots, cpu_threads)
-
-
-def _open_torchscript(bundle: Bundle, device: DeviceChoice, slots: int, cpu_threads: int) -> Runner:
     if not util.find_spec("torch"):
         raise StartupError("backend torchscript needs torch: install the extra `torch`")
-    from service.runners.torchscript import TorchScriptRunner, has_cuda
+    from service.runners.torchscript import TorchScriptRunner
 
-    chosen = _chosen(device, has_cuda, "torch finds none: check the driver")
-    return TorchScriptRunner(bundle, chosen, slots, cpu_threads)
+    return TorchScriptRunner(bundle, slots, cpu_threads)
 
 
-def _chosen(asked: DeviceChoice, has_cuda: Callable[[], bool], remedy: str) -> Device:
-    """The device that was asked for, or a clear no; never the CPU in place of cuda."""
-    if asked == "cpu":
-        return "cpu"
+def _on_cuda(
+    bundle: Bundle, backend: BackendChoice, slots: int, numerics: Numerics, example: Row | None, kernels: Path
+) -> Runner | str:
+    """A runner on the GPU, or what stands in the way of every backend that may be used."""
+    obstacles = []
+    if backend != "onnx":
+        obstacle = _without_torch(bundle)
+        if obstacle is None:
+            if backend == "fused":
+                from service.runners.fused.runner import FusedRunner
+
+                return FusedRunner(bundle, "cuda", slots, kernels, ahead=True, numerics=numerics)
+            from service.runners.device import DeviceRunner
+
+            return DeviceRunner(bundle, "cuda", slots, ahead=True, numerics=numerics, example=example)
+        obstacles.append(obstacle)
+    if backend not in ("torchscript", "fused"):
+        obstacle = _without_onnx(bundle, numerics)
+        if obstacle is None:
+            from service.runners.onnx import OnnxRunner
+
+            return OnnxRunner(bundle, "cuda", slots, 1, tf32=numerics.precision == "tf32")
+        obstacles.append(obstacle)
+    return ", and ".join(obstacles)
+
+
+def _without_torch(bundle: Bundle) -> str | None:
+    """Why the bundle cannot run with torch on a GPU; None where it can."""
+    if not bundle.has(TORCHSCRIPT):
+        return f"{bundle.folder} has no {TORCHSCRIPT}"
+    if not util.find_spec("torch"):
+        return "torch is not installed (extra `gpu`)"
+    from service.runners.torchscript import has_cuda
+
+    return None if has_cuda() else "torch finds none: check the driver, and that torch is a build for CUDA"
+
+
+def _without_onnx(bundle: Bundle, numerics: Numerics) -> str | None:
+    """Why the bundle cannot run with ONNX Runtime on a GPU; None where it can."""
+    if not _has_onnx(bundle):
+        return f"{bundle.folder} has no ONNX export"
+    if not util.find_spec("onnxruntime"):
+        return "ONNX Runtime is not installed (extra `gpu`)"
+    if numerics.deterministic or numerics.precision == "bf16":
+        return "with ONNX Runtime there is neither precision bf16 nor deterministic"
+    from service.runners.onnx import has_cuda
+
     if has_cuda():
-        return "cuda"
-    if asked == "cuda":
-        raise StartupError(f"device cuda was asked for, but {remedy}, or choose device cpu")
-    return "cpu"
+        return None
+    return "ONNX Runtime finds none: check the driver and install the extra `gpu` instead of `cpu`"
+
+
+def _has_onnx(bundle: Bundle) -> bool:
+    return bundle.has(EMBED_ONNX) and bundle.has(STEP_ONNX)
 
 
 def _is_installed(distribution: str) -> bool:

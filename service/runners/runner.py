@@ -73,10 +73,14 @@ class Runner(Protocol):
     backend: str  # "onnx" or "torchscript"
     device: str  # "cpu" or "cuda"
     workers: int  # launches that are computed at the same time
-    room: int  # launches that may be under way
     lean: bool  # whether a step can be taken lean, with the manifest's lean scores alone
     ahead: bool  # whether a row is launched again before its last launch is decided
     computing: Computing  # what is told of it with its model
+
+    @property
+    def room(self) -> int:
+        """How many launches may be under way."""
+        ...
 
     def rows_per_batch(self, bucket: Bucket) -> int:
         """How many rows of this bucket make a batch that suits the device."""

@@ -40,15 +40,18 @@ class Table:
     def __init__(
         self, lane: Lane, module: Any, manifest: Manifest, bucket: Bucket, sizes: Sequence[int]
     ) -> None:
-        """sizes: how many rows a step may have, ascending; the last is the number of slots."""
+        """sizes: how many rows a step may have, ascending; the last is the number of slots.
+
+        Where there is only one, rows are embedded one at a time: then no row's kernels depend on others.
+        """
         layout = Layout(manifest)
+        self._embedded = 1 if len(sizes) == 1 else MOST_EMBEDDED
         self.bucket = bucket
         self.taken = 0
         self._lane, self._module, self._manifest, self._layout = lane, module, manifest, layout
         self._sizes, self._slots = sizes, sizes[-1]
         self._context = len(manifest.context)
         self._states = slice(self._context, self._context + len(manifest.state))
-        self._carried = len(manifest.state) + len(manifest.memory)
         self._logits = layout.shape(manifest.logits, bucket)
         rows = self._slots + 1
         self._tensors = [
@@ -60,7 +63,8 @@ class Table:
         width = math.prod(self._logits) + len(manifest.scores)
         self._shown = torch.zeros((rows, width), device=lane.device)
         self._hosts: list[Buffers] = []  # that no launch is using
-        self._steps: dict[int, Callable[[], None]] = {}  # by number of rows
+        self._lean = [manifest.score_names.index(name) for name in manifest.lean or ()]  # their columns
+        self._steps: dict[tuple[int, bool], Callable[[], None]] = {}  # by number of rows; lean or not
         self._free = list(range(self._slots))  # a heap: the lowest first, so that prefixes are short
 
     def take(self) -> int:
@@ -72,15 +76,19 @@ class Table:
         self.taken -= 1
         heapq.heappush(self._free, place)
 
-    def prepare(self) -> None:
-        """Capture a step of every size, so that no request waits for it."""
-        for size in self._sizes:
-            self._program(size)
+    def prepare(self, lean: bool) -> None:
+        """Capture a step of every size, so that no request waits for it, and where there are such a lean one.
+
+        All share the memory in which they compute: with the largest first, the others find it there.
+        """
+        for size in reversed(self._sizes):
+            for is_lean in (False, True)[: 1 + lean]:
+                self._program(size, is_lean)
 
     def embed(self, rows: Sequence[Row], places: Sequence[int]) -> None:
         """Embed rows into their places."""
-        for start in range(0, len(rows), MOST_EMBEDDED):
-            some = slice(start, start + MOST_EMBEDDED)
+        for start in range(0, len(rows), self._embedded):
+            some = slice(start, start + self._embedded)
             inputs = [self._lane.send(array) for array in self._layout.stack(rows[some])]
             where = self._lane.send(np.array(places[some]))
             for tensor, values in zip(self._tensors, self._module.embed(*inputs), strict=True):
@@ -100,10 +108,10 @@ class Table:
         *arrays, depth = [copy.numpy() for copy in copies]
         return arrays, int(depth)
 
-    def step(self, places: Sequence[int]) -> Buffers:
+    def step(self, places: Sequence[int], lean: bool = False) -> Buffers:
         """A step of the rows in these places; returns where their logits and scores will be."""
         size = next(size for size in self._sizes if size > max(places))
-        step = self._program(size)
+        step = self._program(size, lean)
         buffers = self._hosts.pop() if self._hosts else self._buffers()
         buffers.moves[:size] = False
         buffers.moves[list(places)] = True
@@ -125,29 +133,38 @@ class Table:
         host = self._lane.host
         return Buffers(host((len(self._moves),), torch.bool), host(tuple(self._shown.shape), torch.float32))
 
-    def _program(self, size: int) -> Callable[[], None]:
-        if size not in self._steps:
+    def _program(self, size: int, lean: bool) -> Callable[[], None]:
+        which = size, lean
+        if which not in self._steps:
             self._moves.zero_()  # what runs to warm up changes nobody
-            self._steps[size] = self._lane.captured(lambda: self._step(size))
-        return self._steps[size]
+            self._steps[which] = self._lane.captured(lambda: self._step(size, lean))
+        return self._steps[which]
 
-    def _step(self, size: int) -> None:
-        """One step of the first `size` rows, in place."""
-        inputs = [tensor[:size] for tensor in self._tensors]
+    def _step(self, size: int, lean: bool) -> None:
+        """One step of the first `size` rows, in place. A lean one leaves what scores remember as it is."""
+        step = self._module.lean if lean else self._module.step
+        inputs = [tensor[:size] for tensor in self._tensors[: self._states.stop if lean else None]]
         depth, moves = self._depth[:size], self._moves[:size]
-        outputs = self._module.step(*inputs, *([depth] if self._manifest.takes_depth else []))
-        logits, *scores = outputs[self._carried :]
+        outputs = step(*inputs, *([depth] if self._manifest.takes_depth else []))
+        following = inputs[self._context :]
+        logits, *scores = outputs[len(following) :]
+        columns = self._lean if lean else range(len(self._manifest.scores))
         shapes = {"logits": (logits, self._logits)}
         if scores:
-            shapes["scores"] = scores[0], (len(self._manifest.scores),)
+            shapes["scores"] = scores[0], (len(columns),)
         for name, (tensor, shape) in shapes.items():
             if tuple(tensor.shape) != (size, *shape):
                 raise ValueError(f"{name} of shape {tuple(tensor.shape)}, not {(size, *shape)}")
-        for tensor, values in zip(inputs[self._context :], outputs[: self._carried], strict=True):
+        for tensor, values in zip(following, outputs[: len(following)], strict=True):
             here = moves.view(-1, *[1] * (tensor.dim() - 1))
             torch.where(here, values.to(tensor.dtype), tensor, out=tensor)
         depth += moves
-        self._shown[:size].copy_(torch.cat((logits.float().flatten(1), *(s.float() for s in scores)), dim=1))
+        width = math.prod(self._logits)
+        self._shown[:size, :width].copy_(logits.flatten(1))
+        if lean:  # what is not computed is no number
+            self._shown[:size, width:].fill_(math.nan)
+        for place, column in enumerate(columns if scores else ()):
+            self._shown[:size, width + column].copy_(scores[0][:, place])
 
 
 def carried(manifest: Manifest) -> tuple[TensorSpec, ...]:

@@ -113,7 +113,7 @@ def test_rows_do_not_influence_each_other(example: Example) -> None:
 
 
 @ALL
-def test_a_file_of_problems_has_the_tensors_and_answers_of_the_module(
+def test_a_file_of_problems_has_the_tensors_and_labels_of_the_module(
     example: Example, tmp_path: Path
 ) -> None:
     model, out = example.factory(), tmp_path / "problems.jsonl"
@@ -124,9 +124,9 @@ def test_a_file_of_problems_has_the_tensors_and_answers_of_the_module(
     expected = model.example_inputs()
     assert {n: t.dtype for n, t in tensors.items()} == {n: t.dtype for n, t in expected.items()}
     shown = after(model, tensors, 1)[2]
-    answers = np.array(problem["answer"]).flatten()
-    assert answers.size == shown[0, ..., 0].numel()
-    assert set(answers.astype(str)) <= set(model.labels)
+    labels = np.array(problem["label"]).flatten()
+    assert labels.size == shown[0, ..., 0].numel()
+    assert set(labels.astype(str)) <= set(model.labels)
 
 
 @ALL

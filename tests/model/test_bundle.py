@@ -227,6 +227,17 @@ def test_a_folder_that_may_not_be_read_is_named(
         list(find_bundles(folder.parent.parent))
 
 
+def test_a_repository_in_a_folder_that_may_not_be_searched_is_not_called_empty(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(path: Path, **_: object) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refusing)
+    with pytest.raises(BundleError, match=r"cannot be read \(Permission denied\)"):
+        list(find_bundles(folder.parent.parent))
+
+
 def test_what_lies_beside_the_models_does_not_matter(folder: Path) -> None:
     repository = folder.parent.parent
     for name in (".git", "lost+found", "toy/notes"):

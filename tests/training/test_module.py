@@ -283,7 +283,7 @@ def labelled(path: Path, count: int = 64, **more: object) -> Path:
         bits = rng.integers(0, 2, rng.integers(3, 19)).tolist()
         answer = [("even", "odd")[sum(bits[: place + 1]) % 2] for place in range(len(bits))]
         lines.append(
-            {"input": {"tensors": {"bits": bits}}, "answer": answer, "difficulty": len(bits) // 8, **more}
+            {"input": {"tensors": {"bits": bits}}, "label": answer, "difficulty": len(bits) // 8, **more}
         )
     path.write_text("\n".join(map(json.dumps, lines)) + "\n")
     return path
@@ -310,10 +310,10 @@ def test_labelled_problems_calibrate_every_score_and_the_modules_own(tmp_path: P
     ("line", "words"),
     [
         ("{", "p.jsonl:2: "),
-        ('{"input": {"tensors": {"bits": [1]}}}', "it has no answer"),
-        ('{"input": {"tensors": {"bits": [1]}}, "answer": ["prime"]}', "'prime' is no answer of this model"),
-        ('{"input": {"tensors": {"bits": [1, 0]}}, "answer": ["odd"]}', "1 answers, but the readout gives 2"),
-        ('{"input": {"tensors": {"bits": [1.5]}}, "answer": ["odd"]}', "input.tensors.bits.0: tensor bits"),
+        ('{"input": {"tensors": {"bits": [1]}}}', "it has no label"),
+        ('{"input": {"tensors": {"bits": [1]}}, "label": ["prime"]}', "'prime' is no answer of this model"),
+        ('{"input": {"tensors": {"bits": [1, 0]}}, "label": ["odd"]}', "1 labels, but the readout gives 2"),
+        ('{"input": {"tensors": {"bits": [1.5]}}, "label": ["odd"]}', "input.tensors.bits.0: tensor bits"),
     ],
 )
 def test_a_line_that_cannot_be_used_is_named(exported: Bundle, line: str, words: str, tmp_path: Path) -> None:
@@ -328,7 +328,7 @@ def test_answers_may_be_labels_or_numbers_of_classes_and_nested(exported: Bundle
     path = tmp_path / "p.jsonl"
     lines = [
         {"tensors": {"bits": [1, 0]}, "label": ["odd", "odd"]},
-        {"tensors": {"bits": [1, 0]}, "answer": [[1], [1]]},
+        {"tensors": {"bits": [1, 0]}, "label": [[1], [1]]},
     ]
     path.write_text("\n".join(map(json.dumps, lines * 4)))
     assert [problem.label.tolist() for problem in read_labelled(path, exported.manifest)] == [[1, 1]] * 8

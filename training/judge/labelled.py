@@ -1,8 +1,8 @@
 """Calibration on labelled problems from a file, for models whose task nobody here has a generator for.
 
-A line is `{"input": {"tensors": …}, "answer": …, "difficulty": 3}`, or the problem's own fields beside the
-answer. `label` may stand for `answer`: what a class means, its label, or its number; a list of them, nested
-as it may be, where there is an answer per token. Without a difficulty all lines are equally hard.
+A line is `{"input": {"tensors": …}, "label": …, "difficulty": 3}`, or the problem's own fields beside the
+label: what a class means, its label, or its number; a list of them, nested as it may be, where there is an
+answer per token. Without a difficulty all lines are equally hard.
 """
 
 from __future__ import annotations
@@ -109,25 +109,25 @@ def calibrate_labelled(manifest: Manifest, backend: Backend, problems: Sequence[
 
 
 def _read(fields: dict[str, Any], manifest: Manifest, codec: TensorsCodec, layout: Layout) -> Labelled:
-    answer = fields.pop("answer", fields.pop("label", None))
+    given = fields.pop("label", None)
     difficulty = fields.pop("difficulty", 0)
-    if answer is None:
-        raise ValueError("it has no answer")
+    if given is None:
+        raise ValueError("it has no label")
     if type(difficulty) is not int:
         raise ValueError("a difficulty is a whole number")
     row = layout.row(codec.encode(fields.get("input", fields), "input"), "input")
-    label = np.array([_class(manifest, given) for given in _flat(answer)], np.int64)
+    label = np.array([_class(manifest, one) for one in _flat(given)], np.int64)
     shape = layout.shape(manifest.logits, row.lengths)[:-1]
     if label.size != int(np.prod(shape)):
-        raise ValueError(f"it has {label.size} answers, but the readout gives {int(np.prod(shape))}")
+        raise ValueError(f"it has {label.size} labels, but the readout gives {int(np.prod(shape))} answers")
     return Labelled(row, label.reshape(shape), difficulty)
 
 
-def _flat(answer: Any) -> Iterator[Any]:
-    if not isinstance(answer, list):
-        yield answer
+def _flat(label: Any) -> Iterator[Any]:
+    if not isinstance(label, list):
+        yield label
         return
-    for part in answer:
+    for part in label:
         yield from _flat(part)
 
 

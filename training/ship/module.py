@@ -97,7 +97,7 @@ def export_module(
 ) -> Bundle:
     """Write a module's bundle to <repository>/<model>/<version>.
 
-    problems: JSON lines, {"input": …, "answer": …} each, to calibrate halting on. facts: what the manifest's
+    problems: JSON lines, {"input": …, "label": …} each, to calibrate halting on. facts: what the manifest's
     `training` says beside torch's version and the number of parameters. Raises BundleError, and then nothing
     appears at `out`.
     """

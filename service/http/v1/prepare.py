@@ -10,7 +10,7 @@ from model.bundle import Bundle
 from model.codecs import Codec
 from model.errors import RequestError
 from model.manifest import Manifest
-from model.row import Layout, Row
+from model.row import Bucket, Layout, Row
 from service.engine.messages import EVENT_BYTES, READOUT_BYTES, Submission, Thought, Trajectory
 from service.engine.served_model import ServedModel
 from service.errors import InvalidJson
@@ -24,6 +24,8 @@ from service.http.v1.trajectories import FanOut, check_samples, others_of, steer
 from service.runners.runner import View
 from service.settings import Settings
 from service.terms import RequestedRule, RequestedTerms, beyond, terms_of
+
+NO_LATENTS = Latents()
 
 
 def parse_request(body: bytes) -> InferRequest:
@@ -162,7 +164,7 @@ def _inputs(
 
 def _latents(request: InferRequest, manifest: Manifest) -> Latents:
     """What of the states is asked for. Raises RequestError where the model has no such thing."""
-    latents = request.latents or Latents()
+    latents = request.latents or NO_LATENTS
     single = len(manifest.state) == 1 and len(manifest.state[0].shape) == 3
     if latents.select in ("readout", "pooled") and not single:
         raise RequestError(
@@ -185,9 +187,14 @@ def _reserved(trajectories: list[Trajectory], layout: Layout, limit: int, stream
     A stream keeps little: it drops what is not read in time, but for the last step of each problem.
     """
     kept = 0
+    readouts: dict[Bucket, int] = {}  # bytes, by the lengths of a row
     for problem in trajectories:
         steps = max(1, problem.steps_left) if problem.every_step and not streams else 1
-        readout = READOUT_BYTES * math.prod(layout.shape(layout.manifest.logits, problem.row.lengths))
+        lengths = problem.row.lengths
+        readout = readouts.get(lengths)
+        if readout is None:
+            readout = READOUT_BYTES * math.prod(layout.shape(layout.manifest.logits, lengths))
+            readouts[lengths] = readout
         kept += readout if problem.tallies else 0
         kept += steps * (EVENT_BYTES + readout + _bytes_of(problem.view, problem.row, layout))
     if kept <= limit:

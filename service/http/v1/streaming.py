@@ -21,7 +21,7 @@ from model.errors import FathomError
 from service.engine.messages import Finished, Stepped
 from service.engine.ticket import Ticket
 from service.errors import body_of, error_body, reply_to
-from service.http.peer import GONE, Client, waiting_client
+from service.http.peer import GONE, WaitingClient
 from service.http.threads import Threads
 from service.http.v1.answers import Answers, raise_if_all_failed, to_json
 from service.http.v1.latents import FramePacker, JsonPacker, Packer
@@ -96,7 +96,7 @@ class EventStream(Response):
         self._threads = threads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with waiting_client(receive, self._ticket) as client:
+        with WaitingClient(scope, receive, self._ticket) as client:
             try:
                 await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
                 wire = Wire(send, self._format.ping, self._ping_seconds)
@@ -107,7 +107,7 @@ class EventStream(Response):
             except OSError:  # how some servers tell of a client that has gone
                 scope["state"]["outcome"] = GONE
 
-    async def _follow(self, wire: Wire, client: Client) -> int:
+    async def _follow(self, wire: Wire, client: WaitingClient) -> int:
         """Send every event; returns the status that the outcome would have had without a stream."""
         ends: list[Finished] = []
         try:
@@ -161,10 +161,12 @@ class Wire:
             self._pinger.cancel()
 
     async def write(self, piece: bytes) -> None:
-        """Waits while the client reads more slowly than we write."""
+        """Waits while the client reads more slowly than we write.
+
+        Gives nobody else a turn by itself: a ticket has more to say only once its engine has had one.
+        """
         await self._send({"type": "http.response.body", "body": piece, "more_body": True})
         self._last = time.monotonic()
-        await asyncio.sleep(0)  # a stream with much to say must not keep the others waiting
 
     async def _keep_open(self) -> None:
         with suppress(OSError):  # the client has gone; the one who writes events will notice

@@ -107,7 +107,7 @@ async def unload(request: Request, name: str) -> Response:
 async def _body(request: Request, model: type[P]) -> P:
     """A small JSON object, or nothing, which is an empty one. Raises InvalidJson or RequestError."""
     service: Service = request.app.state.service
-    async with service.bodies.read(request) as body:
+    with await service.bodies.read(request) as body:
         small = len(body) < SMALL_BODY
         content = await service.threads.run(small, lambda: read_json(body) if body.strip() else {})
     return validated(content, model)

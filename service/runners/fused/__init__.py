@@ -1,0 +1,1 @@
+"""The fused kernel: rows that think on chip, in one program each, until they halt."""
