@@ -86,7 +86,7 @@ def _asked(line: str, where: str, model: Model) -> Asked:
             raise Invalid(f"{where}: {error}") from None
     if not isinstance(said, dict):
         raise Invalid(f"{where}: a line is one problem, an object or words")
-    label = said.pop("label", said.pop("answer", None))
+    label = said.pop("label", None)
     said.pop("difficulty", None)
     problem = said.get("input", said)
     return Asked(from_words(problem, model) if isinstance(problem, str) else problem, label)

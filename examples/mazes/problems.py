@@ -85,12 +85,12 @@ def stacked(mazes: Sequence[Maze]) -> tuple[NDArray[np.int64], NDArray[np.bool_]
 
 
 def problems(size: int, count: int, seed: int) -> Iterator[dict[str, object]]:
-    """As a server takes them, with their answers: 1 for each pixel on the way, row by row."""
+    """As a server takes them, with what is right: 1 for each pixel on the way, row by row."""
     rng = random.Random(seed)
     for _ in range(count):
         drawn = maze(rng, size)
-        answer = drawn.way.astype(int).flatten().tolist()
-        yield {"input": {"tensors": {"maze": drawn.pixels.tolist()}}, "answer": answer}
+        label = drawn.way.astype(int).flatten().tolist()
+        yield {"input": {"tensors": {"maze": drawn.pixels.tolist()}}, "label": label}
 
 
 def main(

@@ -23,10 +23,10 @@ def rows(count: int, bits: int, generator: torch.Generator | None = None) -> tup
 
 
 def problems(bits: int, count: int, seed: int) -> Iterator[dict[str, object]]:
-    """As a server takes them, with their answers: a label for each bit."""
+    """As a server takes them, with what is right: a label for each bit."""
     for drawn, sums in zip(*rows(count, bits, torch.Generator().manual_seed(seed)), strict=True):
         labels = ["odd" if odd else "even" for odd in sums.tolist()]
-        yield {"input": {"tensors": {"bits": drawn.tolist()}}, "answer": labels}
+        yield {"input": {"tensors": {"bits": drawn.tolist()}}, "label": labels}
 
 
 def main(

@@ -157,13 +157,13 @@ def stacked(puzzles: Sequence[Puzzle]) -> tuple[Tensor, Tensor]:
 
 
 def problems(count: int, seed: int) -> Iterator[dict[str, object]]:
-    """As a server takes them, with their answers: the digit of each cell."""
+    """As a server takes them, with what is right: the digit of each cell."""
     rng = random.Random(seed)
     for _ in range(count):
         drawn = puzzle(rng)
         rows = range(0, len(drawn.grid), drawn.size)
         grid = [list(drawn.grid[row : row + drawn.size]) for row in rows]
-        yield {"input": {"tensors": {"grid": grid}}, "answer": list(drawn.solution)}
+        yield {"input": {"tensors": {"grid": grid}}, "label": list(drawn.solution)}
 
 
 def main(

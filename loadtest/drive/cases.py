@@ -157,7 +157,7 @@ def relation(generations: int) -> str:
 
 def read_cases(path: Path, model: str | None = None) -> list[Case]:
     """Problems from a JSONL file: `{"input": {…}, "label": …}` a line, or the input's own fields beside
-    `label`, which may be called `answer`.
+    `label`.
 
     A server's captured requests have more beside `input`; lines for another `model` than this one are left
     out. Raises LoadTestError naming the file and the line.
@@ -184,7 +184,7 @@ def _parse(path: Path, number: int, line: str) -> tuple[Case, str | None]:
         raise LoadTestError(f"{path}:{number} is not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise LoadTestError(f"{path}:{number} must be a JSON object, not {type(fields).__name__}")
-    label = fields.pop("label", fields.pop("answer", None))
+    label = fields.pop("label", None)
     fields.pop("difficulty", None)
     if label is not None and not isinstance(label, bool | int | str | list):
         raise LoadTestError(
