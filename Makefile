@@ -4,7 +4,9 @@ PORT ?= 8000
 MINUTES ?= 30
 CASES ?= 5000
 BIN := .venv/bin
-COMPUTING := tests/model tests/training
+# Tests that keep time, or fill the machine: by themselves.
+ALONE := tests/loadtest tests/deploy tests/service/test_chaos.py tests/service/http/test_slow_clients.py \
+  tests/service/http/test_hostile_bodies.py
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: serve test lint bench bench-peers bench-gpu soak schema-test image image-test clean
@@ -12,9 +14,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 serve: .venv/.serve  ## serve the shipped bundles
 	FATHOM_PORT=$(PORT) $(BIN)/fathom serve
 
-test: .venv/.test  ## run every test: what only computes two at a time, what keeps time by itself
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 $(COMPUTING)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(COMPUTING:%=--ignore=%)
+test: .venv/.test  ## run every test: two files at a time, then those that keep time
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ALONE:%=--ignore=%)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ALONE)
 
 lint: .venv/.test  ## style, formatting and types
 	$(BIN)/ruff check .
