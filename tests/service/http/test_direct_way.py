@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import httpx
 import pytest
 
+from service.http.peer import WaitingClient
 from service.http.v1 import infer
 from tests.service.servers import Running, chain, serving
 
@@ -72,3 +74,31 @@ def test_both_ways_are_counted_once(server: Running) -> None:
         server.client.post("/v1/infer", json={"input": chain(3)}, headers=headers).raise_for_status()
     assert server.client.get("/metrics").status_code == 200
     assert server.metric("fathom_requests_total", **labels) == before + 2
+
+
+class Noted:
+    """A ticket that only notes what becomes of it."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def cancel(self) -> None:
+        self.calls.append("cancelled")
+
+    def close(self) -> None:
+        self.calls.append("closed")
+
+
+def test_where_another_server_has_the_connection_its_word_that_a_client_has_gone_is_listened_for() -> None:
+    async def ask() -> tuple[bool, list[str]]:
+        ticket, messages = Noted(), iter(["http.request", "http.disconnect"])
+
+        async def receive() -> dict[str, str]:
+            return {"type": next(messages)}
+
+        with WaitingClient({"type": "http"}, receive, ticket) as client:  # type: ignore[arg-type]
+            while not client.gone:
+                await asyncio.sleep(0)
+        return client.gone, ticket.calls
+
+    assert asyncio.run(ask()) == (True, ["cancelled", "closed"])
