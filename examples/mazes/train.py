@@ -23,7 +23,7 @@ from examples.mazes.problems import WALL, maze, stacked
 SIZE = 9
 BATCH = 32
 ALIKE = 200  # mazes of about one depth, from which a batch is drawn: they need the same number of steps
-RATE = 2e-3
+RATE = 1.4e-3
 BURN_IN = 40  # at most so many steps without gradients come first, now and then: it must stay right, too
 WALLS = 0.1  # what a wall counts, against an open pixel: most pixels are walls, and they are easy
 
@@ -31,7 +31,7 @@ WALLS = 0.1  # what a wall counts, against an open pixel: most pixels are walls,
 def main(
     out: Annotated[Path, typer.Option(help="the checkpoint to write")] = Path("mazes.safetensors"),
     seed: Annotated[int, typer.Option(help="of mazes and weights")] = 0,
-    updates: Annotated[int, typer.Option(min=10)] = 2000,
+    updates: Annotated[int, typer.Option(min=10)] = 3000,
     pool: Annotated[int, typer.Option(min=ALIKE, help="mazes to train on")] = 8000,
 ) -> None:
     """Train, and write the weights as safetensors."""

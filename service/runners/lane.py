@@ -34,10 +34,8 @@ class Lane:
         self.device = torch.device(device)
         self.on_gpu = self.device.type == "cuda"
         self._bf16 = precision == "bf16"
-        torch.backends.cuda.matmul.fp32_precision = "tf32" if precision == "tf32" else "ieee"
-        torch.backends.cudnn.conv.fp32_precision = (  # type: ignore[attr-defined]  # made at run time
-            "tf32" if precision == "tf32" else "ieee"
-        )
+        if self.on_gpu:
+            allow_tf32(precision == "tf32")
         self._stream: Any = torch.cuda.Stream(self.device) if self.on_gpu else None  # type: ignore[no-untyped-call]
         self._pool: Any = torch.cuda.graph_pool_handle() if self.on_gpu else None
 
@@ -138,3 +136,9 @@ class Lane:
         except RuntimeError:
             return True
         return False
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Whether products of float32 on a GPU may be computed in TF32, in this process from now on."""
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed

@@ -18,6 +18,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import active_children, get_context
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -100,8 +101,19 @@ def _done(work: list[Job], jobs: int, say: Say) -> Iterator[Facts]:
         ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool,
         ThreadPoolExecutor(jobs) as turns,  # jobs wait here: one that waits in a worker cannot be called off
     ):
+        stopped = Event()
+
+        def turn(job: Job) -> Facts:
+            if stopped.is_set():
+                raise Interrupted(f"{job.folder}: not begun")
+            try:
+                return pool.submit(measured_run, job).result()
+            except BaseException:
+                stopped.set()  # before this thread looks for the next job
+                raise
+
         try:
-            found = turns.map(lambda job: pool.submit(measured_run, job).result(), work)
+            found = turns.map(turn, work)
             for job, facts in zip(work, found, strict=True):
                 say(f"{job.variant.name}, seed {job.seed}: done")
                 yield facts

@@ -19,7 +19,7 @@ from model.sessions import astray
 from service.errors import StartupError
 from service.runners.computing import IEEE, Numerics, Parity
 from service.runners.device import DeviceRunner
-from service.runners.lane import Lane
+from service.runners.lane import Lane, allow_tf32
 from service.runners.open import open_runner
 from service.runners.parity import compared, parity
 from service.runners.runner import Carry
@@ -93,11 +93,18 @@ def test_a_precision_that_changes_the_example_is_logged(
     assert "precision bf16 changes the depth or the answer of graph" in caplog.text
 
 
-def test_products_are_ieee_unless_tf32_is_asked_for() -> None:
-    for precision, flag in (("tf32", "tf32"), ("bf16", "ieee"), ("ieee", "ieee")):
-        Lane("cpu", precision)  # type: ignore[arg-type]
-        assert torch.backends.cuda.matmul.fp32_precision == flag
-        assert torch.backends.cudnn.conv.fp32_precision == flag
+def test_products_of_a_gpu_are_computed_as_asked_and_a_cpu_changes_nothing() -> None:
+    parts = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [part.allow_tf32 for part in parts]
+    Lane("cpu", "tf32")
+    assert [part.allow_tf32 for part in parts] == before
+    try:
+        for allowed in (True, False):
+            allow_tf32(allowed)
+            assert [part.allow_tf32 for part in parts] == [allowed, allowed]
+    finally:
+        for part, allowed in zip(parts, before, strict=True):
+            part.allow_tf32 = allowed
 
 
 @pytest.mark.parametrize("name", ["graph/1", "text-words/1"])
