@@ -59,7 +59,7 @@ def test_a_bundle_vouches_for_both_backends_and_says_how_it_came_about(bundle: P
     read = read_bundle(bundle)
     manifest = read.manifest
     assert (manifest.name, manifest.version, manifest.codec.name) == ("graph", "7", "graph")
-    assert {"embed.onnx", "step.onnx", "model.ts", "weights.safetensors", "config.json"} == set(
+    assert {"embed.onnx", "step.onnx", "lean.onnx", "model.ts", "weights.safetensors", "config.json"} == set(
         manifest.files
     )
     assert manifest.parity["onnx"]["answers"] == manifest.parity["torchscript"]["answers"] == 0
