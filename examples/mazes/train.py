@@ -23,7 +23,6 @@ from examples.mazes.problems import WALL, maze, stacked
 SIZE = 9
 BATCH = 32
 ALIKE = 200  # mazes of about one depth, from which a batch is drawn: they need the same number of steps
-RATE = 1.4e-3
 BURN_IN = 40  # at most so many steps without gradients come first, now and then: it must stay right, too
 WALLS = 0.1  # what a wall counts, against an open pixel: most pixels are walls, and they are easy
 
@@ -31,7 +30,8 @@ WALLS = 0.1  # what a wall counts, against an open pixel: most pixels are walls,
 def main(
     out: Annotated[Path, typer.Option(help="the checkpoint to write")] = Path("mazes.safetensors"),
     seed: Annotated[int, typer.Option(help="of mazes and weights")] = 0,
-    updates: Annotated[int, typer.Option(min=10)] = 3000,
+    updates: Annotated[int, typer.Option(min=10)] = 2000,
+    peak: Annotated[float, typer.Option("--rate", help="of learning, at its highest")] = 2e-3,
     pool: Annotated[int, typer.Option(min=ALIKE, help="mazes to train on")] = 8000,
 ) -> None:
     """Train, and write the weights as safetensors."""
@@ -42,7 +42,7 @@ def main(
     mazes, ways = map(torch.from_numpy, stacked(drawn))
     weights = torch.where(mazes == WALL, WALLS, 1.0)
     model = Mazes()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=1e-4)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.98), weight_decay=1e-4)
     rate = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda u: _rate(u, u / updates))
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.99))  # type: ignore[no-untyped-call]
     begun, loss, right = time.perf_counter(), 0.0, 0.0
