@@ -18,10 +18,11 @@ from collections.abc import Callable
 from functools import partial
 
 from measure import CLOCKS, Clock, Report, paired, parser, ratio, spread
-from problems import BUNDLES, LIMIT, Silence, budgets, bundle_of, rows_of, run, waves
+from problems import BUNDLES, LIMIT, budgets, bundle_of, rows_of, run, waves
 
 from service.engine.engine import Engine, EngineLimits
 from service.engine.messages import Trajectory
+from service.engine.observer import Unobserved
 from service.runners.open import open_runner
 from service.runners.runner import Carry, Runner
 
@@ -55,7 +56,7 @@ def measured(task: str, number: int, rounds: int, clock: Clock, report: Report) 
     bundle = bundle_of(task)
     rows = rows_of(bundle, number, SIZE)
     runner = open_runner(bundle, "cpu", "auto", SLOTS)
-    engine = Engine(bundle.manifest, runner, EngineLimits(SLOTS), Silence())
+    engine = Engine(bundle.manifest, runner, EngineLimits(SLOTS), Unobserved())
     plans = {
         kind: [Trajectory(row, steps) for row, steps in zip(rows, budgets(kind, number), strict=True)]
         for kind in ("fixed", "geometric", "bimodal")

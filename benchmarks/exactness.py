@@ -30,7 +30,7 @@ from model.readout import answer_of
 from model.row import Layout
 from service.engine.engine import Engine, EngineLimits
 from service.engine.messages import Finished, Stepped, Submission, Trajectory
-from service.engine.pace import Unobserved
+from service.engine.observer import Unobserved
 from service.runners.computing import Numerics
 from service.runners.device import DeviceRunner
 from service.runners.open import open_runner

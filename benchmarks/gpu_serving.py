@@ -17,7 +17,7 @@ from model.bundle import Bundle
 from model.row import Row
 from service.engine.engine import Engine, EngineLimits
 from service.engine.messages import Submission, Trajectory
-from service.engine.pace import Unobserved
+from service.engine.observer import Unobserved
 from service.runners.computing import Numerics
 from service.runners.device import DeviceRunner
 from service.runners.lane import WARM_UP, Lane

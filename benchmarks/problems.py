@@ -11,7 +11,6 @@ from measure import Clock
 
 from model.bundle import Bundle, read_bundle
 from model.codecs import CodecLimits, codec_of
-from model.halting import HaltReason
 from model.row import Layout, Row
 from service.engine.engine import Engine
 from service.engine.messages import Submission, Trajectory
@@ -20,18 +19,6 @@ BUNDLES = {"graph": Path("bundles/graph/1"), "logic": Path("bundles/logic/2")}
 MEAN, LIMIT = 12, 64  # steps
 Problem = dict[str, Any]
 T = TypeVar("T")
-
-
-class Silence:
-    """An observer that does not care."""
-
-    def stepped(self, rows: int, seconds: float) -> None: ...
-    def queued(self, seconds: float) -> None: ...
-    def yielded(self) -> None: ...
-    def finished(self, reason: HaltReason, steps: int) -> None: ...
-    def load(self, running: int, waiting: int, slots: int) -> None: ...
-    def restarted(self) -> None: ...
-    def dropped(self, steps: int) -> None: ...
 
 
 def bundle_of(task: str) -> Bundle:

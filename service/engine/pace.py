@@ -10,28 +10,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from model.halting import HaltReason
 from model.manifest import Manifest
 from model.row import Row
 from service.engine.engine import Engine, EngineLimits
 from service.engine.messages import Finished, Submission, Trajectory
+from service.engine.observer import Unobserved
 from service.errors import StartupError
 from service.runners.runner import Runner
 
 STEPS, ROUNDS = 16, 3
 LONG_STEP = 10e-3  # seconds; beside such a step the host's part is nothing, and a step in vain is dear
-
-
-class Unobserved:
-    """An observer for steps that are nobody's."""
-
-    def stepped(self, rows: int, seconds: float) -> None: ...
-    def queued(self, seconds: float) -> None: ...
-    def yielded(self) -> None: ...
-    def finished(self, reason: HaltReason, steps: int) -> None: ...
-    def load(self, running: int, waiting: int, slots: int) -> None: ...
-    def restarted(self) -> None: ...
-    def dropped(self, steps: int) -> None: ...
 
 
 def ahead_pays(

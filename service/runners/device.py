@@ -19,14 +19,13 @@ from torch import Tensor
 
 from model.bundle import TORCHSCRIPT, Bundle
 from model.codecs import Tensors
-from model.errors import first_line
 from model.row import Bucket, Layout, Row
 from service.runners.allotment import Allotment
 from service.runners.computing import IEEE, Computing, Numerics
 from service.runners.costs import Costs
 from service.runners.lane import Lane, Mark
 from service.runners.parity import parity
-from service.runners.runner import Batch, Carry, Device, Flight, Landing, NotEmbedded, View, failed
+from service.runners.runner import Batch, Carry, Device, Flight, Landing, View, embed_apart, failed
 from service.runners.tables import Buffers, Table
 from service.runners.torchscript import load_torchscript
 
@@ -231,24 +230,10 @@ class DeviceRunner:
         )
 
     def _embed_fresh(self, seats: Sequence[Seat]) -> list[int]:
-        """Embed those who are new. Returns who cannot be: their neighbours do not suffer for it."""
+        """Embed those who are new. Returns the places of those who cannot be."""
         fresh = [seat for seat in seats if seat.fresh]
-        if not fresh:
-            return []
-        try:
-            self._embed(fresh)
-        except Exception as error:
-            if len(seats) == 1:
-                raise NotEmbedded(first_line(error)) from error
-        else:
-            return []
-        broken = []
-        for seat in fresh:
-            try:
-                self._embed([seat])
-            except Exception:  # noqa: BLE001  whatever a backend makes of a row that is no problem
-                broken.append(seats.index(seat))
-        return broken
+        broken = embed_apart(fresh, len(seats) == 1, self._embed) if fresh else []
+        return [seats.index(seat) for seat in broken]
 
     def _embed(self, seats: Sequence[Seat]) -> None:
         seats[0].table.embed([seat.carry.row for seat in seats], [seat.place for seat in seats])

@@ -11,13 +11,12 @@ from queue import Empty, SimpleQueue
 import numpy as np
 
 from model.codecs import Tensors
-from model.errors import first_line
 from model.manifest import Manifest
-from model.row import Arrays, Bucket, Floats, Row
+from model.row import Arrays, Bucket, Floats
 from model.trial import Graphs
 from service.runners.computing import Computing
 from service.runners.costs import Costs
-from service.runners.runner import Batch, Carry, Device, Flight, Landing, NotEmbedded, View, failed
+from service.runners.runner import Batch, Carry, Device, Flight, Landing, View, embed_apart, failed
 from service.runners.store import Seat, SlotStore
 from service.runners.threads import StepThreads, step_threads
 
@@ -145,7 +144,7 @@ class HostRunner(ABC):
         try:
             broken: list[int] = []
             if fresh := [seat for seat in seats if seat.fresh]:
-                unread = self._embed_fresh(fresh, alone=len(seats) == 1)
+                unread = embed_apart(fresh, len(seats) == 1, self._embed_seats)
                 broken = [seats.index(seat) for seat in unread]
                 began = time.perf_counter()
             where, inputs = self.store.gather(seats, lean)
@@ -161,23 +160,9 @@ class HostRunner(ABC):
         ended = time.perf_counter()
         return Landing(flight, logits, scores, self._state, ended - began, None, began - entered, broken)
 
-    def _embed_fresh(self, fresh: Sequence[Seat], alone: bool) -> list[Seat]:
-        """Embed those who are new. Returns who cannot be: their neighbours do not suffer for it."""
-        rows: list[Row] = [seat.carry.row for seat in fresh]
-        try:
-            self.store.embed(fresh, self._run_embed(self.store.layout.stack(rows)))
-        except Exception as error:
-            if alone:
-                raise NotEmbedded(first_line(error)) from error
-        else:
-            return []
-        broken = []
-        for seat in fresh:
-            try:
-                self.store.embed([seat], self._run_embed(self.store.layout.stack([seat.carry.row])))
-            except Exception:  # noqa: BLE001  whatever a backend makes of a row that is no problem
-                broken.append(seat)
-        return broken
+    def _embed_seats(self, fresh: Sequence[Seat]) -> None:
+        rows = [seat.carry.row for seat in fresh]
+        self.store.embed(fresh, self._run_embed(self.store.layout.stack(rows)))
 
     def _shown(self, seats: Sequence[Seat], outputs: Arrays, lean: bool) -> tuple[Floats, Floats]:
         """A step's logits and scores, as the manifest has them. Raises ValueError for any other.

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 
 from model.codecs import Tensors
+from model.errors import first_line
 from model.row import Arrays, Bucket, Floats, Row
 from service.runners.computing import Computing
 
 Device = Literal["cpu", "cuda"]
 Batch = Sequence[int]  # slots of one bucket that take a step together
 Flight = int  # a launch that is under way
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,28 @@ class Runner(Protocol):
     def close(self) -> None:
         """Let go of threads and device memory. Harmless when repeated."""
         ...
+
+
+def embed_apart(rows: Sequence[R], alone: bool, embed: Callable[[Sequence[R]], None]) -> list[R]:
+    """Embed new rows together, or one by one where that fails: their neighbours do not suffer for one.
+
+    alone: whether nobody else is in the batch. Returns those that cannot be embedded. Raises NotEmbedded
+    where that is the only one.
+    """
+    try:
+        embed(rows)
+    except Exception as error:
+        if alone:
+            raise NotEmbedded(first_line(error)) from error
+    else:
+        return []
+    broken = []
+    for row in rows:
+        try:
+            embed([row])
+        except Exception:  # noqa: BLE001  whatever a backend makes of a row that is no problem
+            broken.append(row)
+    return broken
 
 
 NOTHING: Floats = np.zeros((0, 0), np.float32)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +26,8 @@ from training.ship.export import export
 from training.tasks.graph.task import GraphTask
 from training.tasks.logic.task import LogicTask
 from training.tasks.text.task import TextTask
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SMALL = [
     "network.width=16",
@@ -179,11 +180,3 @@ def test_evaluation_writes_the_grid_and_the_pictures(bundle: Path, tmp_path: Pat
     ):
         assert f"\n## {title}\n" in page
     assert "| `learned` | 0.99 | 1 |" in page
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

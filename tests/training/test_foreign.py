@@ -25,16 +25,10 @@ from service.settings import read_settings
 from tests.service.servers import eventually, uvicorn_running
 from training.ship.module import export_module
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Named = dict[str, Tensor]
 STEPS = (1, 4, 12)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Flow(nn.Module):

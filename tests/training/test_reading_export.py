@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from rich.console import Console
 
 from model.bundle import Bundle
@@ -16,6 +14,8 @@ from model.network.scores import SCORES
 from training import fit
 from training.judge.calibrate import CalibrationSize
 from training.ship.export import export
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SMALL = [
     "network.width=16",
@@ -29,14 +29,6 @@ SMALL = [
     "device=cpu",
 ]
 SIZE = CalibrationSize(problems=4, max_steps=4)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.slow
