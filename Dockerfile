@@ -37,6 +37,16 @@ RUN mkdir bundles \
  && cp -r deploy "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
  && pip uninstall --quiet --yes setuptools pip
 
+# The fused kernel, compiled for GPUs of these compute capabilities where the extra brings Triton: `gpu` does.
+ARG KERNELS="80 86 89 90 100 120"
+COPY bundles/graph/1 graph
+RUN mkdir /opt/fathom/kernels \
+ && if python -c "import triton" 2>/dev/null; then \
+      for arch in ${KERNELS}; do \
+        python -m service.runners.fused.compile --arch $arch --out /opt/fathom/kernels graph || exit 1; \
+      done; \
+    fi
+
 
 FROM ${BASE}
 ARG EXTRA=cpu
@@ -64,6 +74,7 @@ ENV PATH=/opt/fathom/bin:$PATH \
     HOME=/tmp \
     FATHOM_HOST=0.0.0.0 \
     FATHOM_PORT=8000 \
+    FATHOM_KERNELS=/opt/fathom/kernels \
     FATHOM_REPOSITORY=/srv/fathom/bundles
 WORKDIR /srv/fathom
 USER 10001:10001

@@ -2,6 +2,7 @@
 
     python benchmarks/exactness.py [--bundle bundles/graph/1] [--rows 3000] [--device cpu|cuda]
                                    [--precision ieee|tf32|bf16] [--deterministic]
+                                   [--backend torchscript|onnx|torch]
 
 Rows of all sizes with budgets, criteria and thresholds of their own come and go; some are streamed with
 their states, some are cancelled in flight, and the device is kept a step ahead. Another order of sums moves
@@ -32,11 +33,15 @@ from service.engine.engine import Engine, EngineLimits
 from service.engine.messages import Finished, Stepped, Submission, Trajectory
 from service.engine.observer import Unobserved
 from service.runners.computing import Numerics
-from service.runners.device import DeviceRunner
+from service.runners.device.bound import BOUND
+from service.runners.device.built import BUILT
+from service.runners.device.program import SCRIPTED, Program
+from service.runners.device.runner import DeviceRunner
 from service.runners.open import open_runner
 from service.runners.runner import Runner, View
 
 SLOTS, NODES, BUDGET = 64, 64, 24
+PROGRAMS = {program.backend: program for program in (SCRIPTED, BOUND, BUILT)}
 ROUNDING = {"ieee": 1e-3, "tf32": 3e-2, "bf16": 3e-1}  # of a threshold: how close counts as on it
 
 
@@ -129,19 +134,22 @@ def near(bundle: Bundle, asked: Trajectory, end: Finished, rounding: float) -> b
     return abs(score - asked.rule.threshold) <= rounding * max(abs(asked.rule.threshold), 1e-3)
 
 
-def report(bundle: Bundle, rows: int, device: str, numerics: Numerics, seed: int = 0) -> dict[str, object]:
+def report(
+    bundle: Bundle, rows: int, device: str, numerics: Numerics, program: Program = SCRIPTED
+) -> dict[str, object]:
     """Run both sides and count."""
-    draw = np.random.default_rng(seed)
+    draw = np.random.default_rng(0)
     problems = problems_of(bundle, rows, draw)
     cancelled = set(draw.choice(rows, rows // 20, replace=False).tolist())
     exact = told(bundle, open_runner(bundle, "cpu", "torchscript", SLOTS), problems, cancelled)
-    runner = DeviceRunner(bundle, device, SLOTS, ahead=True, numerics=numerics)  # type: ignore[arg-type]
+    runner = DeviceRunner(bundle, device, SLOTS, True, numerics, program=program)  # type: ignore[arg-type]
     name = runner.computing.device_name or "CPU"
     ours, rounding = told(bundle, runner, problems, cancelled), ROUNDING[numerics.precision]
     found = list(verdicts(bundle, problems, ours, exact, rounding))
     return {
         "bundle": f"{bundle.manifest.name}@{bundle.manifest.version}",
         "device": name,
+        "backend": program.backend,
         "precision": numerics.precision,
         "deterministic": numerics.deterministic,
         "rows": rows,
@@ -160,9 +168,10 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--precision", choices=list(ROUNDING), default="ieee")
     parser.add_argument("--deterministic", action="store_true")
+    parser.add_argument("--backend", choices=list(PROGRAMS), default="torchscript")
     asked = parser.parse_args()
     numerics = Numerics(asked.precision, asked.deterministic)
-    found = report(read_bundle(asked.bundle), asked.rows, asked.device, numerics)
+    found = report(read_bundle(asked.bundle), asked.rows, asked.device, numerics, PROGRAMS[asked.backend])
     sys.stdout.write(json.dumps(found, indent=2) + "\n")
     counted = found["counted"]
     assert isinstance(counted, dict)

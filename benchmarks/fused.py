@@ -1,4 +1,4 @@
-"""What the fused kernel is worth: microseconds a step, by rows and tokens, against the captured step.
+"""What the fused kernel is worth, against the captured step: microseconds a step, and row-steps a second.
 
     python -m service.runners.fused.compile --arch 90 --out KERNELS
     python benchmarks/fused.py KERNELS [BUNDLE]
@@ -16,19 +16,25 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from gpu_serving import rate
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from model.bundle import TORCHSCRIPT, read_bundle
+from model.bundle import Bundle, read_bundle
+from model.codecs import CodecLimits, codec_of
 from model.halting import HaltingRule, terms_of
 from model.row import Layout
-from service.runners.fused.network import FusedNetwork
+from service.runners.device.embedder import dtype_of
+from service.runners.device.lane import Lane
+from service.runners.device.runner import DeviceRunner
+from service.runners.device.tables import carried
+from service.runners.fused.network import FusedNetwork, told
 from service.runners.fused.orders import orders_of
-from service.runners.lane import Lane
-from service.runners.tables import carried
-from service.runners.torchscript import load_torchscript
+from service.runners.fused.program import fused
+from service.runners.runner import Device
 
+SLOTS = 64
 TOKENS, ROWS, STEPS, ROUNDS = (16, 32, 64), (1, 8, 64, 132, 264, 512), 16, 15
 
 
@@ -46,43 +52,68 @@ def main() -> None:
     if len(sys.argv) < 2 or not torch.cuda.is_available():
         sys.exit(__doc__)
     bundle = read_bundle(Path(sys.argv[2] if len(sys.argv) > 2 else "bundles/graph/1"))
+    console = Console()
+    console.print(f"{torch.cuda.get_device_name()}: IEEE float32")
+    console.print(on_the_device(bundle, Path(sys.argv[1])))
+    console.print(in_the_engine(bundle, "cuda", Path(sys.argv[1])))
+
+
+def on_the_device(bundle: Bundle, kernels: Path) -> Table:
+    """Microseconds a step, and how far the kernel's first step is from model.ts."""
     manifest, layout, lane = bundle.manifest, Layout(bundle.manifest), Lane("cuda")
-    network = FusedNetwork(bundle, "cuda", Path(sys.argv[1]))
-    scripted = load_torchscript(bundle.path(TORCHSCRIPT), "cuda")
-    terms = terms_of(HaltingRule(), 1, STEPS, manifest.criteria)
+    network = FusedNetwork(bundle, lane.device, kernels)
+    terms, scripted = terms_of(HaltingRule(), 1, STEPS, manifest.criteria), network.scripted
     table = Table("tokens", "rows", "captured", "fused", f"fused, {STEPS} a launch", "largest difference")
     for tokens in TOKENS:
         for rows in ROWS:
-            tensors = [
-                torch.zeros((rows, *layout.shape(spec, (tokens,))), dtype=_dtype(spec.dtype), device="cuda")
-                for spec in carried(manifest)
-            ]
-            fill(tensors, tokens)
             start = np.zeros(rows, np.int64)
-            told = orders_of(np.full(rows, terms), start, start, STEPS).view(np.int32).reshape(rows, -1)
-            orders = torch.from_numpy(told).cuda()
+            orders = [told(orders_of(np.full(rows, terms), start, start, most)).cuda() for most in (1, STEPS)]
             with lane.work():
+                tensors = [
+                    torch.zeros((rows, *layout.shape(spec, (tokens,))), dtype=dtype_of(spec), device="cuda")
+                    for spec in carried(manifest)
+                ]
+                fill(tensors, tokens)
                 difference = max(
                     float((mine - theirs).abs().max())
                     for mine, theirs in zip(network.step(*tensors), scripted.step(*tensors), strict=True)
                 )
-                kept = torch.empty_like(orders)
-
-                def burst(tensors: list[Tensor], orders: Tensor, kept: Tensor) -> None:
-                    kept.copy_(orders)  # the kernel changes them
-                    network.think(tensors, kept, STEPS)
-
+                shown = torch.empty((rows, network.shape.shown), device="cuda")
+                kept = torch.empty_like(orders[0])
                 runs = {
                     lane.captured(partial(scripted.step, *tensors)): 1,
-                    lane.captured(partial(network.step, *tensors)): 1,
-                    lane.captured(partial(burst, tensors, orders, kept)): STEPS,
+                    lane.captured(partial(think, network, tensors, orders[0], kept, shown)): 1,
+                    lane.captured(partial(think, network, tensors, orders[1], kept, shown)): STEPS,
                 }
                 times = [[microseconds(run, steps) for run, steps in runs.items()] for _ in range(ROUNDS)]
             medians = [f"{statistics.median(column):.1f}" for column in zip(*times, strict=True)]
             table.add_row(str(tokens), str(rows), *medians, f"{difference:.1e}")
-    console = Console()
-    console.print(f"{torch.cuda.get_device_name()}: microseconds a step, IEEE float32")
-    console.print(table)
+    return table
+
+
+def think(network: FusedNetwork, tensors: list[Tensor], orders: Tensor, kept: Tensor, shown: Tensor) -> None:
+    """A launch with these orders, which the kernel would change."""
+    kept.copy_(orders)
+    network.think(tensors, kept, shown)
+
+
+def in_the_engine(bundle: Bundle, device: Device, kernels: Path) -> Table:
+    """Row-steps a second of the whole engine, in which rows think for STEPS steps and do not halt."""
+    codec = codec_of(bundle.manifest, CodecLimits())
+    row = Layout(bundle.manifest).row(codec.encode(codec.example, "example"))
+    scripted = DeviceRunner(bundle, device, SLOTS, ahead=True)
+    thinking = DeviceRunner(bundle, device, SLOTS, program=fused(kernels))
+    table = Table("rows", "captured, a step ahead", "fused, a step a launch", "fused, on a course")
+    for rows in (1, SLOTS):
+        rates: list[list[float]] = []
+        for _ in range(ROUNDS):
+            rates.append([])
+            for runner, bursts in ((scripted, False), (thinking, False), (thinking, True)):
+                runner.bursts = bursts
+                rates[-1].append(rate(bundle, runner, row, rows, STEPS))
+        medians = [statistics.median(column) for column in zip(*rates, strict=True)]
+        table.add_row(str(rows), *(f"{median:,.0f}" for median in medians))
+    return table
 
 
 def fill(tensors: list[Tensor], tokens: int) -> None:
@@ -93,10 +124,6 @@ def fill(tensors: list[Tensor], tokens: int) -> None:
     places[:, 0, 0] = places[:, 1, -1] = 1
     real.fill_(True)
     state.normal_()
-
-
-def _dtype(name: str) -> torch.dtype:
-    return torch.from_numpy(np.zeros(0, name)).dtype
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from model.bundle import Bundle, read_bundle
 from model.codecs import CodecLimits, codec_of
 from model.row import Layout
 from service.runners.computing import Numerics
-from service.runners.lane import Lane
+from service.runners.device.lane import Lane
 
 SLOTS = 64
 console = Console()
@@ -65,6 +65,7 @@ def plan(bundle: Bundle, device: str, quick: bool) -> Facts:
         part(f"dense: {shape.name}", computing.dense_or_gathered, device, shape, sizes[-1], extent)
     part("start", serving.start, small, device, slots)
     part("engine", serving.engine, small, device, row, slots, extent)
+    part("programs", serving.programs, of_short_problems(bundle), device, row, slots, extent)
     part("bits", serving.bits, small, device, row, slots)
     part("waits", serving.waits, Lane(device), extent)
     for numerics in (Numerics(), *(() if quick else (Numerics("bf16"), Numerics(deterministic=True)))):
@@ -74,7 +75,7 @@ def plan(bundle: Bundle, device: str, quick: bool) -> Facts:
 
 
 def of_short_problems(bundle: Bundle) -> Bundle:
-    """On a CPU: few sizes, for to prepare a step is to take it there."""
+    """Few sizes, for each is prepared: on a CPU that is to take a step, on a GPU to capture one."""
     axes = {name: axis.model_copy(update={"max": 64}) for name, axis in bundle.manifest.axes.items()}
     return Bundle(bundle.folder, bundle.manifest.model_copy(update={"axes": axes}))
 

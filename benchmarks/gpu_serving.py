@@ -19,8 +19,11 @@ from service.engine.engine import Engine, EngineLimits
 from service.engine.messages import Submission, Trajectory
 from service.engine.observer import Unobserved
 from service.runners.computing import Numerics
-from service.runners.device import DeviceRunner
-from service.runners.lane import WARM_UP, Lane
+from service.runners.device.bound import BOUND
+from service.runners.device.built import BUILT, COMPILED
+from service.runners.device.lane import WARM_UP, Lane
+from service.runners.device.program import SCRIPTED
+from service.runners.device.runner import DeviceRunner
 from service.runners.runner import Carry
 
 
@@ -31,7 +34,7 @@ def engine(bundle: Bundle, device: str, row: Row, slots: int, extent: Extent) ->
     """
     facts: Facts = {}
     runner = DeviceRunner(bundle, device, slots)  # type: ignore[arg-type]
-    _rate(bundle, runner, row, slots, WARM_UP)
+    rate(bundle, runner, row, slots, WARM_UP)
     most = _most(runner, row, slots, extent)
     for busy, interval in ((False, 5e-3), (True, 5e-3), (True, 1e-3), (True, 2e-4)):
         beside = f"a busy thread, switching every {interval * 1e3:g} ms" if busy else "nobody"
@@ -39,7 +42,7 @@ def engine(bundle: Bundle, device: str, row: Row, slots: int, extent: Extent) ->
         with _beside(busy, interval):
             for ahead in [False, True] * extent.rounds:
                 runner.ahead = ahead
-                rates[ahead].append(_rate(bundle, runner, row, slots, extent.steps))
+                rates[ahead].append(rate(bundle, runner, row, slots, extent.steps))
         lock_step, two = median(rates[False]), median(rates[True])
         facts[f"beside {beside}"] = {
             "lock_step": round(lock_step),
@@ -51,7 +54,8 @@ def engine(bundle: Bundle, device: str, row: Row, slots: int, extent: Extent) ->
     return facts
 
 
-def _rate(bundle: Bundle, runner: DeviceRunner, row: Row, slots: int, count: int) -> float:
+def rate(bundle: Bundle, runner: DeviceRunner, row: Row, slots: int, count: int) -> float:
+    """Row-steps a second of the whole engine, for so many copies of a row that take as many steps."""
     served = Engine(bundle.manifest, runner, EngineLimits(slots), Unobserved())
     began = time.perf_counter()
     served.submit(Submission(tuple([Trajectory(row, count)] * slots), time.monotonic()))
@@ -87,6 +91,20 @@ def _beside(busy: bool, interval: float) -> Iterator[None]:
         if busy:
             thread.join()
         sys.setswitchinterval(before)
+
+
+def programs(bundle: Bundle, device: str, row: Row, slots: int, extent: Extent) -> Facts:
+    """Row-steps a second of the whole engine, a step ahead, and the seconds of a start, by backend."""
+    facts: Facts = {}
+    for program in (SCRIPTED, BUILT, BOUND, *((COMPILED,) if device == "cuda" else ())):
+        began = time.perf_counter()
+        runner = DeviceRunner(bundle, device, slots, ahead=True, program=program)  # type: ignore[arg-type]
+        rate(bundle, runner, row, slots, WARM_UP)
+        seconds = time.perf_counter() - began
+        rates = [rate(bundle, runner, row, slots, extent.steps) for _ in range(extent.rounds)]
+        facts[program.backend] = {"row_steps_per_second": round(median(rates)), "start": round(seconds, 1)}
+        runner.close()
+    return facts
 
 
 def bits(bundle: Bundle, device: str, row: Row, slots: int) -> Facts:

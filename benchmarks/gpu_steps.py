@@ -21,7 +21,7 @@ from model.network.perception import GraphInputs
 from model.network.recurrent import RecurrentTransformer
 from model.network.served import ServedModel
 from service.runners.computing import Precision
-from service.runners.lane import WARM_UP, Lane
+from service.runners.device.lane import WARM_UP, Lane
 
 Facts = dict[str, Any]
 SEED = 0

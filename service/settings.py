@@ -73,10 +73,11 @@ class Settings(BaseSettings):
         "auto",
         description="Where models run. cuda never falls back to the CPU; auto takes cuda where it can.",
     )
-    backend: Literal["auto", "onnx", "torchscript", "fused"] = Field(
+    backend: Literal["auto", "onnx", "torchscript", "torch", "inductor", "fused"] = Field(
         "auto",
-        description="What runs a bundle's graphs. auto prefers ONNX on a CPU and TorchScript on a GPU. fused "
-        "is one kernel a step on a GPU, for bundles whose network it computes.",
+        description="What computes a bundle's steps. auto prefers ONNX on a CPU and TorchScript on a GPU. On "
+        "a GPU only: torch, the network built from its weights; inductor, the same compiled at the start; "
+        "fused, one kernel for several steps, for bundles whose network it computes.",
     )
     kernels: Folder = Field(
         Path("~/.cache/fathom/kernels"),
@@ -100,8 +101,9 @@ class Settings(BaseSettings):
     slots: Count = Field(64, description="Problems that think at the same time, per model.")
     queue_seconds: Seconds = Field(
         10.0,
-        description="How long a request may have to wait for others, in estimated seconds of compute at the "
-        "most steps that all may take; past that, it gets 429 with Retry-After.",
+        description="How long a request may have to wait for others, in estimated seconds of compute, with "
+        "problems as deep as those with the same criterion were of late; past that, it gets 429 with "
+        "Retry-After.",
     )
     quantum_ms: Milliseconds = Field(
         20.0,

@@ -27,12 +27,13 @@ TORCH_USERS = {
     "model/network/reading.py",
     "model/network/scores.py",
     "model/network/served.py",
-    "model/network/weights.py",
 }
 
-TORCH_RUNNERS = {
-    f"service/runners/{name}.py" for name in ("torchscript", "lane", "tables", "allotment", "device")
-} | {f"service/runners/fused/{name}.py" for name in ("network", "launch")}
+TORCH_RUNNERS = {"service/runners/torchscript.py"} | {
+    f"service/runners/device/{name}.py"
+    for name in ("allotment", "bound", "built", "embedder", "lane", "launched", "tables")
+}
+TORCH_RUNNERS |= {f"service/runners/fused/{name}.py" for name in ("network", "launch", "table")}
 
 
 def imports(path: Path) -> set[str]:

@@ -19,15 +19,24 @@ class Costs:
 
     def __init__(self) -> None:
         self.seconds: dict[Bucket, float] = {}
+        self._first: set[Bucket] = set()  # measured once so far
 
     def measured(self, bucket: Bucket, rows: int, seconds: float) -> None:
-        """A batch of so many rows took so long. The first of a bucket counts little: it warms up."""
+        """A batch of so many rows took so long. A bucket's first counts until the next: it warms up."""
         now = seconds / rows
         known = dict(self.seconds)
-        before = known.pop(bucket, now)
+        before = known.pop(bucket, None)
+        if before is None:
+            self._first.add(bucket)
+            before = now
+        elif bucket in self._first:
+            self._first.remove(bucket)
+            before = min(before, now)
         known[bucket] = before + WEIGHT * (now - before)
         if len(known) > MOST_BUCKETS:
-            del known[next(iter(known))]
+            oldest = next(iter(known))
+            del known[oldest]
+            self._first.discard(oldest)
         self.seconds = known
 
     def of(self, bucket: Bucket) -> float:

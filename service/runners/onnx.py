@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import onnxruntime as ort
 
 from model.bundle import EMBED_ONNX, LEAN_ONNX, STEP_ONNX, Bundle
@@ -12,6 +14,8 @@ from service.errors import StartupError
 from service.runners.driver import finds_a_device
 from service.runners.host import HostRunner
 from service.runners.runner import Device
+
+BINDING_PAYS = 8  # steps; binding a graph to its memory takes about as long as that saves in so many
 
 
 class OnnxRunner(HostRunner):
@@ -42,6 +46,22 @@ class OnnxRunner(HostRunner):
 
     def _run_step(self, inputs: Arrays) -> Arrays:
         return self._step.run(inputs)
+
+    def _repeated(self, lean: bool, inputs: Arrays, outputs: Arrays, steps: int) -> Callable[[], Arrays]:
+        if steps < BINDING_PAYS or self.device != "cpu":
+            return super()._repeated(lean, inputs, outputs, steps)
+        manifest = self._manifest
+        first, number = len(manifest.context), len(manifest.state) + (0 if lean else len(manifest.memory))
+        if manifest.takes_depth:
+            inputs[-1] = inputs[-1].copy()  # not the table's own
+        run = (self._lean if lean else self._step).repeated(inputs, outputs, slice(first, first + number))
+
+        def again() -> Arrays:
+            if manifest.takes_depth:
+                inputs[-1] += 1
+            return run()
+
+        return again
 
     def _run_lean(self, inputs: Arrays) -> Arrays:
         return self._lean.run(inputs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import metadata, util
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from model.bundle import EMBED_ONNX, STEP_ONNX, TORCHSCRIPT, Bundle
 from model.row import Row
@@ -13,8 +13,12 @@ from service.runners.computing import IEEE, Numerics
 from service.runners.driver import finds_a_device
 from service.runners.runner import Runner
 
+if TYPE_CHECKING:  # it loads torch
+    from service.runners.device.program import Program
+
 DeviceChoice = Literal["auto", "cpu", "cuda"]
-BackendChoice = Literal["auto", "onnx", "torchscript", "fused"]
+BackendChoice = Literal["auto", "onnx", "torchscript", "torch", "inductor", "fused"]
+ON_A_GPU = ("torch", "inductor", "fused")  # backends that a CPU does not have
 KERNELS = Path("~/.cache/fathom/kernels")
 
 
@@ -65,8 +69,10 @@ def open_runner(
 
 
 def _on_cpu(bundle: Bundle, backend: BackendChoice, slots: int, cpu_threads: int) -> Runner:
-    if backend == "fused":
-        raise StartupError("backend fused needs a GPU: choose device cuda, or backend onnx or torchscript")
+    if backend in ON_A_GPU:
+        raise StartupError(
+            f"backend {backend} needs a GPU: choose device cuda, or backend onnx or torchscript"
+        )
     if backend == "auto":
         backend = "onnx" if _has_onnx(bundle) and util.find_spec("onnxruntime") else "torchscript"
     if backend == "onnx":
@@ -92,32 +98,58 @@ def _on_cuda(
     bundle: Bundle, backend: BackendChoice, slots: int, numerics: Numerics, example: Row | None, kernels: Path
 ) -> Runner | str:
     """A runner on the GPU, or what stands in the way of every backend that may be used."""
+    torchless = _without_torch()
     obstacles = []
-    if backend != "onnx":
-        obstacle = _without_torch(bundle)
-        if obstacle is None:
-            if backend == "fused":
-                from service.runners.fused.runner import FusedRunner
-
-                return FusedRunner(bundle, "cuda", slots, kernels, ahead=True, numerics=numerics)
-            from service.runners.device import DeviceRunner
-
-            return DeviceRunner(bundle, "cuda", slots, ahead=True, numerics=numerics, example=example)
-        obstacles.append(obstacle)
-    if backend not in ("torchscript", "fused"):
-        obstacle = _without_onnx(bundle, numerics)
-        if obstacle is None:
+    for choice in ("torchscript", "onnx") if backend == "auto" else (backend,):
+        if choice == "onnx":
+            obstacle = _without_onnx(bundle, numerics)
+        elif choice in ("torchscript", "fused") and not bundle.has(TORCHSCRIPT):
+            obstacle = f"{bundle.folder} has no {TORCHSCRIPT}"
+        else:
+            obstacle = torchless
+        if obstacle is not None:
+            obstacles.append(obstacle)
+        elif torchless is not None:
             from service.runners.onnx import OnnxRunner
 
             return OnnxRunner(bundle, "cuda", slots, 1, tf32=numerics.precision == "tf32")
-        obstacles.append(obstacle)
+        else:
+            from service.runners.device.runner import DeviceRunner
+
+            program = _program(choice, numerics, kernels)
+            ahead = not program.bursts  # who takes several steps at once need not look ahead
+            return DeviceRunner(bundle, "cuda", slots, ahead, numerics, example, program)
     return ", and ".join(obstacles)
 
 
-def _without_torch(bundle: Bundle) -> str | None:
-    """Why the bundle cannot run with torch on a GPU; None where it can."""
-    if not bundle.has(TORCHSCRIPT):
-        return f"{bundle.folder} has no {TORCHSCRIPT}"
+def _program(backend: BackendChoice, numerics: Numerics, kernels: Path) -> Program:
+    """What computes with rows that stay on the device. Raises StartupError where it has no such numerics."""
+    if backend == "onnx":
+        from service.runners.device.bound import BOUND
+
+        return BOUND
+    if backend == "fused":
+        if numerics.precision != "ieee":
+            raise StartupError(
+                f"backend fused computes in IEEE float32: leave precision {numerics.precision} out, "
+                "or choose backend torchscript"
+            )
+        from service.runners.fused.program import fused
+
+        return fused(kernels)
+    if backend in ("torch", "inductor"):
+        if not util.find_spec("safetensors"):
+            raise StartupError(f"backend {backend} needs safetensors: install the extra `gpu`")
+        from service.runners.device.built import BUILT, COMPILED
+
+        return BUILT if backend == "torch" else COMPILED
+    from service.runners.device.program import SCRIPTED
+
+    return SCRIPTED
+
+
+def _without_torch() -> str | None:
+    """Why nothing can run with torch on a GPU; None where it can."""
     if not util.find_spec("torch"):
         return "torch is not installed (extra `gpu`)"
     from service.runners.torchscript import has_cuda

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model.codecs import Tensors
 from model.errors import first_line
+from model.halting import Decision, Steps
 from model.row import Arrays, Bucket, Floats, Row
 from service.runners.computing import Computing
 
@@ -17,6 +19,9 @@ Device = Literal["cpu", "cuda"]
 Batch = Sequence[int]  # slots of one bucket that take a step together
 Flight = int  # a launch that is under way
 R = TypeVar("R")
+# A launch begins no further step once it has taken so long. Longer launches save little more
+# (docs/performance.md), and whoever has a deadline within that time takes no course.
+COURSE_SECONDS = 2e-3
 
 
 @dataclass(frozen=True)
@@ -47,22 +52,81 @@ class Carry:
     arrays: Arrays | None = None  # context, state and memory, each without the batch axis, padded
 
 
+@dataclass(frozen=True, eq=False)
+class Course:
+    """On what terms the rows of a batch may take several steps in one launch; arrays are (B,), in its order.
+
+    Every row takes a step, and goes on until it is over, by `decide` or because its budget is used up; never
+    a step further, so that its answer and depth are those of single steps. A runner may take fewer steps
+    than that, and may end a launch as a whole with the first row that is over, as `Headway` says.
+    """
+
+    steps: int  # that a row takes, at most
+    depth: Steps  # before the first of them
+    held_for: Steps  # before the first of them: for how many steps running the criterion has held
+    terms: NDArray[np.void]  # TERMS
+    agreeing: bool  # whether a row may halt on agreement
+
+
+class Headway:
+    """How far a batch has come on its course, for a runner whose rows all take the same number of steps."""
+
+    def __init__(self, course: Course, wanted: Callable[[], bool]) -> None:
+        """wanted: whether the launch should end with the step that has just been taken, whatever it shows."""
+        self.taken = 0  # steps, by each row
+        self.held_for = course.held_for  # before the last of them
+        self._course = course
+        self._wanted = wanted
+        self._most = min(course.steps, int(np.minimum.reduce(course.terms["max_steps"] - course.depth)))
+        self._decision: Decision | None = None  # worked out when it is needed
+
+    @property
+    def left(self) -> int:
+        """The most steps that all may yet take."""
+        return self._most - self.taken
+
+    def goes_on(self, logits: Floats, scores: Floats) -> bool:
+        """Count a step that showed this; whether all take another. Ends with a number that is none."""
+        self.taken += 1
+        if not self.left or self._wanted():
+            return False
+        if not np.logical_and.reduce(np.isfinite(logits), axis=None):  # of padding, too
+            return False
+        course = self._course
+        self._decision = self._decision or Decision(course.terms, course.agreeing)
+        if self._decision.watches:
+            halted, _, held_for = self._decision.after(scores, course.depth + self.taken, self.held_for)
+            if np.logical_or.reduce(halted):
+                return False
+            self.held_for = held_for
+        return True
+
+
 class NotEmbedded(RuntimeError):
     """The model's embedding has refused a row that was launched alone."""
 
 
 @dataclass(frozen=True)
 class Landing:
-    """What a launch showed: logits (B, ...) and scores (B, S), rows in the batch's order."""
+    """What a launch showed: logits (B, ...) and scores (B, S), rows in the batch's order.
+
+    Of a launch on a course, both are those of the last step that each row took.
+    """
 
     flight: Flight
     logits: Floats
     scores: Floats
     state: Callable[[int, View], Tensors]  # of a slot after this step; ask before the slot's next launch
-    seconds: float = 0.0  # what it took
+    seconds: float = 0.0  # what it took, all of its steps
     error: Exception | None = None  # the launch failed; there is nothing to read
     embed_seconds: float = 0.0  # what it took before that to embed those who were new
     unembedded: Sequence[int] = ()  # places in the batch of rows that cannot be embedded: they show nothing
+    # On a course: the steps that each row took, (B,), the one that shows NaN among them; where the launch
+    # failed, those that came through before. None: one each, or none where it failed.
+    taken: Steps | None = None
+    held_for: Steps | None = (
+        None  # (B,) on a course, before each row's last step, about which none has decided
+    )
 
 
 class Runner(Protocol):
@@ -76,7 +140,8 @@ class Runner(Protocol):
     device: str  # "cpu" or "cuda"
     workers: int  # launches that are computed at the same time
     lean: bool  # whether a step can be taken lean, with the manifest's lean scores alone
-    ahead: bool  # whether a row is launched again before its last launch is decided
+    ahead: bool  # whether a row is launched again before its last launch is decided; then on no course
+    bursts: bool  # whether it takes several steps in a launch on a course
     computing: Computing  # what is told of it with its model
 
     @property
@@ -108,11 +173,16 @@ class Runner(Protocol):
         """Empty a slot. Harmless where it is empty."""
         ...
 
-    def launch(self, batch: Batch, shown: Sequence[int], lean: bool = False) -> Flight:
+    def launch(
+        self, batch: Batch, shown: Sequence[int], lean: bool = False, course: Course | None = None
+    ) -> Flight:
         """Begin a step of a batch; the states of the slots `shown` will be asked for when it lands.
 
         lean: of the scores only those of a lean step will be looked at, and what scores remember of a
         step is of no use to anybody; a row is launched lean always or never.
+
+        course: how many steps more it may be, for a runner that bursts. It begins none of them after
+        COURSE_SECONDS, nor once somebody has called `wake` or waits for what it computes with.
         """
         ...
 
@@ -121,7 +191,7 @@ class Runner(Protocol):
         ...
 
     def wake(self) -> None:
-        """Let a `land` that waits return with nothing. Called by any thread."""
+        """Let a `land` that waits return with nothing, and courses end. Called by any thread."""
         ...
 
     def close(self) -> None:
@@ -154,7 +224,7 @@ def embed_apart(rows: Sequence[R], alone: bool, embed: Callable[[Sequence[R]], N
 NOTHING: Floats = np.zeros((0, 0), np.float32)
 
 
-def failed(flight: Flight, error: Exception) -> Landing:
-    """The landing of a launch that failed."""
+def failed(flight: Flight, error: Exception, taken: Steps | None = None) -> Landing:
+    """The landing of a launch that failed, after so many steps of each row, (B,)."""
     unembedded = (0,) if isinstance(error, NotEmbedded) else ()
-    return Landing(flight, NOTHING, NOTHING, lambda *_: {}, error=error, unembedded=unembedded)
+    return Landing(flight, NOTHING, NOTHING, lambda *_: {}, error=error, unembedded=unembedded, taken=taken)

@@ -134,11 +134,14 @@ class SlotStore:
             inputs.append(table.depth[where])
         return where, inputs
 
-    def scatter(self, table: Table, where: slice | list[int], following: Arrays) -> None:
-        """Keep the next state, and memory where there is one: arrays (B, ...) in the order of the outputs."""
+    def scatter(self, table: Table, where: slice | list[int], following: Arrays, steps: int = 1) -> None:
+        """Keep what state, and memory where there is one, are after so many steps.
+
+        following: arrays (B, ...) in the order of the outputs.
+        """
         for array, values in zip(table.arrays[self._context :], following, strict=False):
             array[where] = values
-        table.depth[where] += 1
+        table.depth[where] += steps
 
     def state(self, slot: int) -> Tensors:
         """A slot's state by name, without batch axis and padding: views, not copies."""

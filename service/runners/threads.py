@@ -44,6 +44,11 @@ class StepThreads:
             self._computing += 1
             return True
 
+    @property
+    def crowded(self) -> bool:
+        """Whether a step waits for one of the threads."""
+        return self._under_way > self.count
+
     def end(self) -> None:
         """A step has been computed."""
         with self._changed:
@@ -62,10 +67,14 @@ class StepThreads:
         then(result)
 
 
-@cache
+_made = cache(StepThreads)
+_making = threading.Lock()  # a cache alone may make two where two models ask at once
+
+
 def step_threads(count: int = 0) -> StepThreads:
     """The process's threads, made when they are first asked for; 0: as many as it may use cores."""
-    return StepThreads(count or cores())
+    with _making:
+        return _made(count or cores())
 
 
 def cores(groups: Path = GROUPS, mount: Path = MOUNT) -> int:

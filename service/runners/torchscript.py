@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -43,7 +44,7 @@ class TorchScriptRunner(HostRunner):
         return [tensor.numpy() for tensor in tensors]
 
 
-def load_torchscript(path: Path, device: Device) -> torch.jit.ScriptModule:
+def load_torchscript(path: Path, device: Device | torch.device) -> torch.jit.ScriptModule:
     """model.ts on a device. Raises StartupError where torch cannot load it."""
     with warnings.catch_warnings():
         # TorchScript is deprecated upstream and stays a format of ours: people have such models.
@@ -51,10 +52,28 @@ def load_torchscript(path: Path, device: Device) -> torch.jit.ScriptModule:
             "ignore", "`torch.jit.load` is (deprecated|not supported)", DeprecationWarning
         )
         try:
-            module = torch.jit.load(str(path), map_location=device)  # type: ignore[no-untyped-call]
+            module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
         except Exception as error:  # whatever its parsers of archives, code and tensors raise
             raise StartupError(f"{path}: torch cannot load it ({first_line(error)})") from error
-    return module.eval()
+    move_constants(module, torch.device(device))
+    return module.eval().to(device)
+
+
+def move_constants(module: torch.jit.ScriptModule, device: torch.device) -> None:
+    """What tracing has written into a module's code: on which device tensors are made, and tensors.
+
+    Both are of the machine that traced it, and stay when the module is moved. Numbers, which are tensors
+    without axes, stay on the CPU: sizes are reckoned with them, and a device would have to be asked.
+    """
+    for part in module.modules():
+        code: Any = part._c
+        for name in code._method_names():
+            for node in code._get_method(name).graph.findAllNodes("prim::Constant"):
+                kind = node.output().type().kind()
+                if kind == "DeviceObjType":
+                    node.s_("value", str(device))
+                elif kind == "TensorType" and node.hasAttribute("value") and node.t("value").dim():
+                    node.t_("value", node.t("value").to(device))
 
 
 def has_cuda() -> bool:

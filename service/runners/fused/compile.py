@@ -24,7 +24,7 @@ from service.runners.fused.shape import Shape, name_of, shape_of, tokens_on_chip
 
 WARPS = 8
 CHUNK = 16  # columns of the feed-forward layer at a time; with more of them, registers spill
-TYPES = {"real": "*i1", "orders": "*i32", "rows": "i32", "tokens": "i32"}  # all others: *fp32
+TYPES = {"real": "*i1", "orders": "*i32", "apart": "i32", "tokens": "i32"}  # all others: *fp32
 
 
 @dataclass(frozen=True)

@@ -80,8 +80,8 @@ def think(
     stability,  # (R,) float32
     orders,  # (R, 8) int32, see orders.py; changed in place
     weights,  # (W,) float32, see weights.py
-    shown,  # (K, R, 2 + S) float32: logits and scores of each step that is taken
-    rows,  # R
+    shown,  # (K, R, 2 + S) float32: logits and scores of each step that is taken; or of the last, (R, 2 + S)
+    apart,  # how many rows lie between two steps there: R, or 0
     tokens,  # N
     TOKENS: tl.constexpr,  # N, rounded up to a power of two, at least 16
     WIDTH: tl.constexpr,  # D
@@ -91,7 +91,7 @@ def think(
     CHUNK: tl.constexpr,  # columns of the feed-forward layer at a time
     PRECISION: tl.constexpr,
 ):
-    """Every row takes as many steps as its order says, or fewer: until it halts."""
+    """Every row takes as many steps as its order says, or fewer: until it halts, or shows no number."""
     row = tl.program_id(0)
     order = orders + row * ORDER
     steps = tl.load(order + 7)
@@ -194,7 +194,7 @@ def think(
             cosine = tl.max(tl.where(here & (far > 0), turned, 0.0), 0)
             acceleration = tl.max(tl.where(here, length(moved - moved_before) / size, 0.0), 0)
 
-            to = shown + (taken * rows + row) * SHOWN
+            to = shown + (taken * apart + row) * SHOWN
             tl.store(to, a)
             tl.store(to + 1, b)
             to += CLASSES
@@ -236,7 +236,8 @@ def think(
             enough = tl.where(above != 0, watched >= threshold, watched <= threshold)
             holds = (column >= 0) & (depth + taken >= min_steps) & enough
             held = tl.where(holds, held + 1, 0)
-            going = (taken < steps) & (held < patience)
+            sound = (tl.abs(a) < float("inf")) & (tl.abs(b) < float("inf"))
+            going = (taken < steps) & (held < patience) & sound
             h, moved_before, said_a, said_b = new, moved, a, b
 
         tl.store(state + tile, h, mask=inside[:, None])

@@ -18,7 +18,7 @@ from service.runners.fused.shape import Shape, name_of
 class Kernel(Protocol):
     """The kernel for rows of one bucket."""
 
-    def __call__(self, rows: int, tokens: int, tensors: list[Tensor]) -> None:
+    def __call__(self, rows: int, tokens: int, apart: int, tensors: list[Tensor]) -> None:
         """Think: the kernel's tensors in its order, contiguous and on its device."""
         ...
 
@@ -31,10 +31,10 @@ class Interpreted:
 
         self._constants = constants(shape, tokens)
 
-    def __call__(self, rows: int, tokens: int, tensors: list[Tensor]) -> None:
+    def __call__(self, rows: int, tokens: int, apart: int, tensors: list[Tensor]) -> None:
         from service.runners.fused.kernel import think
 
-        think[(rows,)](*tensors, rows, tokens, **self._constants)
+        think[(rows,)](*tensors, apart, tokens, **self._constants)
 
 
 class Compiled:
@@ -49,11 +49,11 @@ class Compiled:
         self._must(driver.cuModuleLoadData(ctypes.byref(module), stem.with_suffix(".cubin").read_bytes()))
         self._must(driver.cuModuleGetFunction(ctypes.byref(self._function), module, b"think"))
 
-    def __call__(self, rows: int, tokens: int, tensors: list[Tensor]) -> None:
+    def __call__(self, rows: int, tokens: int, apart: int, tensors: list[Tensor]) -> None:
         stream = ctypes.c_void_p(torch.cuda.current_stream(tensors[0].device).cuda_stream)
         values = [
             *(ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors),
-            ctypes.c_int32(rows),
+            ctypes.c_int32(apart),
             ctypes.c_int32(tokens),
             ctypes.c_void_p(),  # Triton's scratch memory, of which this kernel needs none
             ctypes.c_void_p(),

@@ -5,78 +5,72 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from model.bundle import TORCHSCRIPT, Bundle
 from service.errors import StartupError
 from service.runners.fused.launch import kernel_for
-from service.runners.fused.orders import ORDERS
+from service.runners.fused.orders import NUMBERS, for_one_step
 from service.runners.fused.shape import Shape, shape_of, tokens_on_chip
-from service.runners.runner import Device
 from service.runners.torchscript import load_torchscript
 
-CHANGED = slice(3, 7)  # of the tensors: state, readout, delta, stability
+CHANGED = 3  # the first of the tensors that a step changes
 
 
 class FusedNetwork:
-    """Embeds, and steps rows that do not fit on chip, with model.ts; all others think in the kernel.
+    """Embeds with model.ts; what fits on chip thinks in the kernel.
 
     tensors are a step's, in the manifest's order: attention (B, 1, N, N), places (B, 2, N), real (B, N),
     state (B, N, D), readout (B, 2), delta (B, N, D), stability (B,).
     """
 
-    def __init__(self, bundle: Bundle, device: Device, programs: Path) -> None:
-        """Raises StartupError where the kernel does not compute the bundle's network."""
+    def __init__(self, bundle: Bundle, device: torch.device, programs: Path) -> None:
+        """programs: the folder of kernels that were compiled ahead.
+
+        Raises StartupError where the kernel does not compute the bundle's network, or was not compiled for
+        this device.
+        """
         self.shape: Shape = shape_of(bundle)
         if not bundle.has(TORCHSCRIPT):
             raise StartupError(f"{bundle.folder}: has no {TORCHSCRIPT}, which backend fused embeds with")
-        self._device = torch.device(device)
-        self._module: Any = load_torchscript(bundle.path(TORCHSCRIPT), device)
-        self._weights = packed(self._module.state_dict(), self.shape)
+        self.scripted: Any = load_torchscript(bundle.path(TORCHSCRIPT), device)
+        self.embed = self.scripted.embed
+        self._weights = packed(self.scripted.state_dict(), self.shape)
         self._kernels = {
-            tokens: kernel_for(self.shape, tokens, self._device, programs) for tokens in self.shape.sizes
+            tokens: kernel_for(self.shape, tokens, device, programs) for tokens in self.shape.sizes
         }
-        self._once = orders_for_a_step(0, self._device)
-
-    def embed(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """As model.ts embeds."""
-        return self._module.embed(*inputs)
 
     def step(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """As model.ts steps: state, readout, delta, stability, logits (B, 2), scores (B, S)."""
+        """As model.ts steps, for whoever compares the two: logits (B, 2) and scores (B, S) come last."""
         rows, tokens = tensors[2].shape
         if not self.shape.fits(tokens):
-            return self._module.step(*tensors)
-        if len(self._once) < rows:
-            self._once = orders_for_a_step(rows, self._device)
-        after = [tensor.clone() for tensor in tensors[CHANGED]]
-        shown = self.think([*tensors[: CHANGED.start], *after], self._once[:rows], 1)[0]
-        return *after, shown[:, :2], shown[:, 2:]
+            return self.scripted.step(*tensors)
+        given = [*(tensor.contiguous() for tensor in tensors[:CHANGED]), *map(torch.clone, tensors[CHANGED:])]
+        shown = given[CHANGED].new_empty((rows, self.shape.shown))
+        self.think(given, told(for_one_step(rows)).to(shown.device), shown)
+        return *given[CHANGED:], shown[:, :2], shown[:, 2:]
 
-    def think(self, tensors: list[Tensor], orders: Tensor, steps: int) -> Tensor:
-        """Take up to `steps` steps of every row, as its order says: (steps, B, 2 + S), logits and scores.
+    def think(self, tensors: list[Tensor], orders: Tensor, shown: Tensor) -> None:
+        """Take as many steps of every row as its order allows: (B, 8) int32, of ORDERS.
 
-        State and memory are changed in place, and so are the orders (B, 8) int32, of ORDERS: at the end
-        they say how many steps a row has taken. What is shown of steps past those means nothing.
+        State, memory and orders are changed in place: at the end the orders say how many steps a row has
+        taken. shown takes logits and scores: of each step, (K, B, 2 + S), where what lies past a row's last
+        one is left as it is; or of the last alone, (B, 2 + S), where rows that take none are left.
         """
         rows, tokens = tensors[2].shape
         assert self.shape.fits(tokens), f"{tokens} tokens do not fit on chip"
-        shown = torch.empty((steps, rows, self.shape.shown), device=self._device)
-        given = [tensor.contiguous() for tensor in tensors[: CHANGED.start]]
-        changed = tensors[CHANGED]
-        assert all(tensor.is_contiguous() for tensor in (*changed, orders)), "these are changed in place"
-        self._kernels[tokens_on_chip(tokens)](rows, tokens, [*given, *changed, orders, self._weights, shown])
-        return shown
+        given = [*tensors, orders, self._weights, shown]
+        assert all(tensor.is_contiguous() for tensor in given), "the kernel knows no strides"
+        apart = rows if shown.dim() == 3 else 0
+        self._kernels[tokens_on_chip(tokens)](rows, tokens, apart, given)
 
 
-def orders_for_a_step(rows: int, device: torch.device) -> Tensor:
-    """Orders for one step each, watching nothing: the kernel leaves them as they are, but for the depth."""
-    names = list(ORDERS.names or ())
-    orders = torch.zeros((rows, len(names)), dtype=torch.int32, device=device)
-    for name, value in (("column", -1), ("patience", 1), ("steps", 1)):
-        orders[:, names.index(name)] = value
-    return orders
+def told(orders: NDArray[np.void]) -> Tensor:
+    """Orders (B,) as the kernel takes them: (B, 8) int32."""
+    return torch.from_numpy(orders.view(np.int32).reshape(len(orders), NUMBERS))
 
 
 def packed(weights: dict[str, Tensor], shape: Shape) -> Tensor:

@@ -21,13 +21,13 @@ ORDERS = np.dtype(
         ("steps", np.int32),  # to take in this launch, 0 for nobody's row; the kernel says how many it took
     ]
 )
+NUMBERS = ORDERS.itemsize // 4  # of an order
 
 
 def orders_of(terms: NDArray[np.void], depth: Steps, held_for: Steps, most: int) -> NDArray[np.void]:
     """Orders (R,) for at most `most` steps of rows with these TERMS (R,), of model/halting.py.
 
-    `agreement` is worked out in float64 by the engine alone: such a row takes all its steps, and those
-    past its end mean nothing.
+    `agreement` is worked out in float64 by the engine alone: such a row takes one step at a time.
     """
     orders = np.zeros(len(terms), ORDERS)
     orders["column"] = np.where(terms["agrees"], -1, terms["column"])
@@ -35,7 +35,14 @@ def orders_of(terms: NDArray[np.void], depth: Steps, held_for: Steps, most: int)
     orders["threshold"] = on_the_safe_side(terms["threshold"], terms["halts_above"])
     orders["min_steps"], orders["patience"] = terms["min_steps"], terms["patience"]
     orders["depth"], orders["held_for"] = depth, held_for
-    orders["steps"] = np.clip(terms["max_steps"] - depth, 0, most)
+    orders["steps"] = np.clip(terms["max_steps"] - depth, 0, np.where(terms["agrees"], 1, most))
+    return orders
+
+
+def for_one_step(rows: int) -> NDArray[np.void]:
+    """Orders (R,) for a step each, about which the engine decides."""
+    orders = np.zeros(rows, ORDERS)
+    orders["column"], orders["patience"], orders["steps"] = -1, 1, 1
     return orders
 
 

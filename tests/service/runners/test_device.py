@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import time
 from collections.abc import Callable
@@ -17,19 +16,20 @@ import torch
 from model.bundle import Bundle, read_bundle
 from model.codecs import CodecLimits, codec_of
 from model.halting import HaltingRule
-from model.row import Layout, Row
+from model.row import Layout
 from service.engine.engine import Engine, EngineLimits
 from service.engine.messages import Event, Finished, Stepped, Submission, Trajectory
-from service.engine.served_model import ServedModel, State
-from service.engine.ticket import Budget
 from service.errors import StartupError
-from service.fleet import Fleet
 from service.runners.computing import Precision
-from service.runners.device import DeviceRunner
-from service.runners.lane import Lane
+from service.runners.device.bound import BOUND
+from service.runners.device.built import BUILT
+from service.runners.device.embedder import most_embedded, powers_to
+from service.runners.device.lane import Lane
+from service.runners.device.program import SCRIPTED, Program
+from service.runners.device.runner import DeviceRunner
+from service.runners.device.tables import Table, buckets_of
 from service.runners.open import open_runner
-from service.runners.runner import Carry, NotEmbedded, View
-from service.runners.tables import Table, buckets_of
+from service.runners.runner import Carry, View
 from tests.service.fakes import FakeObserver
 
 SLOTS = 24
@@ -41,8 +41,8 @@ def bundle(request: pytest.FixtureRequest) -> Bundle:
     return read_bundle(Path("bundles") / request.param)
 
 
-def device_runner(bundle: Bundle, ahead: bool = True) -> DeviceRunner:
-    return DeviceRunner(bundle, "cpu", SLOTS, ahead)
+def device_runner(bundle: Bundle, ahead: bool = True, program: Program = SCRIPTED) -> DeviceRunner:
+    return DeviceRunner(bundle, "cpu", SLOTS, ahead, program=program)
 
 
 def draw_problem(bundle: Bundle, draw: np.random.Generator) -> Trajectory:
@@ -114,15 +114,19 @@ def assert_same(one: Story, two: Story, cancelled: dict[int, int]) -> None:
                     np.testing.assert_allclose(values, that.state[name], rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize("ahead", [False, True])
-def test_it_tells_the_same_story_as_the_torchscript_runner(bundle: Bundle, ahead: bool) -> None:
+@pytest.mark.parametrize(
+    ("program", "ahead"), [(SCRIPTED, False), (SCRIPTED, True), (BOUND, True), (BUILT, True)]
+)
+def test_it_tells_the_same_story_as_the_torchscript_runner(
+    bundle: Bundle, program: Program, ahead: bool
+) -> None:
     torch.set_num_threads(1)
     draw = np.random.default_rng(7)
     problems = [draw_problem(bundle, draw) for _ in range(150)]
     joins = draw.integers(0, 40, len(problems)).tolist()
     cancelled = {int(which): joins[which] + 3 for which in draw.choice(len(problems), 12, replace=False)}
     stories = []
-    for runner in (open_runner(bundle, "cpu", "torchscript"), device_runner(bundle, ahead)):
+    for runner in (open_runner(bundle, "cpu", "torchscript"), device_runner(bundle, ahead, program)):
         engine = Engine(bundle.manifest, runner, EngineLimits(SLOTS), FakeObserver())
         stories.append(told(engine, problems, joins, cancelled))
         runner.close()
@@ -157,8 +161,9 @@ def test_what_free_rows_hold_is_nobodys_business(bundle: Bundle, monkeypatch: py
     assert_same(*stories, {})
 
 
-def test_a_row_that_takes_no_step_keeps_its_state_to_the_bit(bundle: Bundle) -> None:
-    runner = device_runner(bundle)
+@pytest.mark.parametrize("program", [SCRIPTED, BOUND])
+def test_a_row_that_takes_no_step_keeps_its_state_to_the_bit(bundle: Bundle, program: Program) -> None:
+    runner = device_runner(bundle, program=program)
     draw = np.random.default_rng(5)
     row = draw_problem(bundle, draw).row
     for slot in (0, 1):
@@ -198,33 +203,6 @@ def test_two_steps_may_be_under_way_while_a_slot_changes_hands(bundle: Bundle) -
     landings = [landing for _ in range(3) for landing in runner.land()]
     assert [landing.flight for landing in landings] == flights
     np.testing.assert_allclose(landings[-1].logits, alone.logits, rtol=0, atol=1e-5)
-
-
-def test_a_launch_that_fails_fails_its_rows_and_the_next_one_is_sound(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    runner = device_runner(bundle)
-    row = draw_problem(bundle, np.random.default_rng(1)).row
-    runner.put(0, Carry(row))
-    sound = runner._tables._module
-    problem = Trajectory(row=row, max_steps=3)
-
-    class Lost:
-        def embed(self, *inputs: object) -> object:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(runner._seats[0].table, "_module", Lost())
-    runner.launch([0], [])
-    (landing,) = runner.land()
-    assert isinstance(landing.error, NotEmbedded)
-    assert list(landing.unembedded) == [0]
-    runner.release(0)
-    monkeypatch.setattr(runner._tables.table(row.bucket), "_module", sound)
-    engine = Engine(bundle.manifest, runner, EngineLimits(SLOTS), FakeObserver())
-    ((*_, end),) = told(engine, [problem], [0], {})
-    assert isinstance(end, Finished)
-    assert end.steps == 3
-    assert end.error is None
 
 
 def test_all_sizes_of_a_model_are_known_where_its_axes_are_padded(bundle: Bundle) -> None:
@@ -268,97 +246,13 @@ def test_lean_steps_lead_to_the_same_answers_and_depths(bundle: Bundle) -> None:
     assert_same(*stories, {})
 
 
-def test_a_lost_device_ends_the_engine_and_an_error_that_passes_ends_a_batch(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    runner = device_runner(bundle)
-    row = draw_problem(bundle, np.random.default_rng(1)).row
-    runner.put(0, Carry(row))
-    runner.embed(0)
-
-    def broken(_: object, size: int, lean: bool) -> None:
-        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
-
-    monkeypatch.setattr(Table, "_step", broken)
-    runner.launch([0], [])
-    (landing,) = runner.land()
-    assert isinstance(landing.error, torch.AcceleratorError)
-    monkeypatch.setattr(Lane, "is_lost", lambda _: True)
-    engine = Engine(bundle.manifest, runner, EngineLimits(SLOTS), FakeObserver())
-    engine.submit(Submission((Trajectory(row=row, max_steps=3),), time.monotonic()))
-    runner.release(0)
-    with pytest.raises(torch.AcceleratorError):
-        engine.step()
-
-
-def test_a_lost_device_makes_the_server_not_alive(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.engine.served_model.BACK_OFF_SECONDS", (0.001, 0.001))
-    step, lost = Table._step, False
-
-    def until_it_is_lost(table: Table, size: int, lean: bool) -> None:
-        if lost:
-            raise torch.AcceleratorError("CUDA error: unspecified launch failure")
-        step(table, size, lean)
-
-    monkeypatch.setattr(Table, "_step", until_it_is_lost)
-    monkeypatch.setattr(Lane, "is_lost", lambda _: lost)
-    codec = codec_of(bundle.manifest, CodecLimits())
-    limits, budget = EngineLimits(SLOTS), Budget(10**6, 10**6)
-    served = ServedModel(bundle, codec, lambda: device_runner(bundle), limits, FakeObserver(), budget)
-
-    async def scenario() -> None:
-        nonlocal lost
-        served.start()
-        await served.started()
-        lost = True
-        row = draw_problem(bundle, np.random.default_rng(1)).row
-        ticket = served.submit(Submission((Trajectory(row=row, max_steps=3),), time.monotonic()))
-        told = [event async for events in ticket for event in events]
-        assert isinstance(told[-1], Finished)
-        assert "the engine is" in (told[-1].error or "")
-        while served.state is not State.FAILED:
-            await asyncio.sleep(0.001)
-        assert "unspecified launch failure" in (Fleet([served], budget).failed() or "")
-        served.close()
-        await served.closed()
-
-    asyncio.run(asyncio.wait_for(scenario(), 60))
-
-
-def test_out_of_memory_while_embedding_costs_those_rows_and_no_others(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    runner = device_runner(bundle)
-    row = draw_problem(bundle, np.random.default_rng(1)).row
-    heavy = Row(row.tensors, row.lengths, row.bucket)
-    runner.put(0, Carry(row))
-    runner.launch([0], [])
-    (alone,) = runner.land()
-    runner.release(0)
-    embed = Table.embed
-
-    def short_of_memory(table: Table, rows: list[Row], places: list[int]) -> None:
-        if heavy in rows:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        embed(table, rows, places)
-
-    monkeypatch.setattr(Table, "embed", short_of_memory)
-    runner.put(0, Carry(row))
-    runner.put(1, Carry(heavy))
-    runner.launch([0, 1], [])
-    (landing,) = runner.land()
-    assert landing.error is None
-    assert list(landing.unembedded) == [1]
-    np.testing.assert_allclose(landing.logits[0], alone.logits[0], rtol=0, atol=1e-5)
-
-
 class Captured(Lane):
     """A lane on which work is captured and replayed, as on a GPU, but on a CPU."""
 
     fails: Exception | None = None
 
-    def __init__(self, device: str, precision: Precision = "ieee") -> None:
-        super().__init__(device, precision)
+    def __init__(self, device: str, precision: Precision = "ieee", captures: bool = True) -> None:
+        super().__init__(device, precision, captures)
         self.on_gpu, self.captures = True, 0
 
     def captured(self, run: Callable[[], None]) -> Callable[[], None]:
@@ -372,7 +266,7 @@ class Captured(Lane):
     def host(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype)
 
-    def send(self, array: np.ndarray[Any, Any]) -> torch.Tensor:
+    def _pinned(self, array: np.ndarray[Any, Any]) -> torch.Tensor:
         return torch.from_numpy(np.array(array, order="C"))
 
     def is_lost(self) -> bool:
@@ -397,7 +291,7 @@ def of_short_problems(bundle: Bundle) -> Bundle:
 def test_every_step_is_captured_at_the_start_and_changes_nobody(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.runners.device.Lane", Captured)
+    monkeypatch.setattr("service.runners.device.runner.Lane", Captured)
     short = of_short_problems(bundle)
     sizes, kinds = [1, 2, 4, 8, 16, SLOTS], 2  # whole and lean
     draw = np.random.default_rng(4)
@@ -405,26 +299,12 @@ def test_every_step_is_captured_at_the_start_and_changes_nobody(
     joins = draw.integers(0, 9, len(problems)).tolist()
     runner = device_runner(short)
     assert runner.computing.device_name == "NVIDIA Imaginary"
-    captured = len(sizes) * kinds * len(buckets_of(short.manifest))
+    buckets = buckets_of(short.manifest)
+    embeds = sum(len(powers_to(most_embedded(short.manifest, bucket))) for bucket in buckets)
+    captured = len(sizes) * kinds * len(buckets) + embeds
     stories = []
     for each in (runner, open_runner(short, "cpu", "torchscript")):
         engine = Engine(short.manifest, each, EngineLimits(SLOTS), FakeObserver())
         stories.append(told(engine, problems, joins, {}))
     assert_same(*stories, {})
     assert runner._lane.captures == captured, "a request waited for a capture"  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize(
-    ("error", "message"),
-    [
-        (torch.OutOfMemoryError("CUDA out of memory"), r"do not fit on the device: of 16\.0 GiB .* --slots"),
-        (RuntimeError("no kernel image\nis available"), "cannot take a step: no kernel image"),
-    ],
-)
-def test_a_model_whose_steps_cannot_be_prepared_ends_the_start(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
-) -> None:
-    monkeypatch.setattr("service.runners.device.Lane", Captured)
-    monkeypatch.setattr(Captured, "fails", error)
-    with pytest.raises(StartupError, match=message):
-        device_runner(bundle)

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is imported for the first time
@@ -18,20 +19,23 @@ from torch import Tensor
 
 from model.bundle import Bundle, read_bundle
 from model.codecs import CodecLimits, codec_of
-from model.halting import AGREEMENT, HaltingRule, decide, terms_of
+from model.halting import AGREEMENT, HaltingRule, HaltReason, decide, terms_of
 from model.row import Layout
+from service.engine.engine import Engine, EngineLimits
+from service.engine.messages import Finished, Submission, Trajectory
 from service.errors import StartupError
-from service.runners.computing import Numerics
-from service.runners.fused.orders import ORDERS, on_the_safe_side, orders_of
+from service.runners.device.runner import DeviceRunner
+from service.runners.fused.orders import NUMBERS, ORDERS, on_the_safe_side, orders_of
 from service.runners.fused.shape import Shape, shape_of
 from service.runners.open import open_runner
-from service.runners.runner import Carry, View
+from service.runners.runner import COURSE_SECONDS, Carry, Course, View
+from tests.service.fakes import FakeObserver
 
 pytest.importorskip("triton", reason="needs the extra `fused`")
 
 from service.runners.fused.launch import Compiled
-from service.runners.fused.network import FusedNetwork
-from service.runners.fused.runner import FusedRunner
+from service.runners.fused.network import FusedNetwork, told
+from service.runners.fused.program import fused
 
 STEPS = 8
 # What compiling for sm_90 was measured to spill, bytes a thread, and some air.
@@ -46,7 +50,7 @@ def bundle() -> Bundle:
 @pytest.fixture(scope="module")
 def network(bundle: Bundle) -> FusedNetwork:
     torch.set_num_threads(1)
-    return FusedNetwork(bundle, "cpu", Path("nowhere"))
+    return FusedNetwork(bundle, torch.device("cpu"), Path("nowhere"))
 
 
 def embedded(
@@ -62,6 +66,13 @@ def embedded(
     assert len({row.bucket for row in rows}) == 1, "these do not share a batch"
     with torch.inference_mode():
         return [tensor.clone() for tensor in network.embed(*map(torch.from_numpy, layout.stack(rows)))]
+
+
+def every_step(network: FusedNetwork, tensors: list[Tensor], orders: Tensor) -> Tensor:
+    """What each step shows, (STEPS, B, 2 + S)."""
+    shown = torch.empty((STEPS, len(orders), network.shape.shown))
+    network.think(tensors, orders, shown)
+    return shown
 
 
 def drawn_rules(bundle: Bundle, draw: np.random.Generator) -> list[HaltingRule]:
@@ -80,6 +91,10 @@ def drawn_rules(bundle: Bundle, draw: np.random.Generator) -> list[HaltingRule]:
     ]
 
 
+def fused_runner(bundle: Bundle, slots: int) -> DeviceRunner:
+    return DeviceRunner(bundle, "cpu", slots, program=fused(Path("nowhere")))
+
+
 @pytest.mark.parametrize(("least", "most"), [(1, 8), (18, 24)])
 def test_rows_think_as_with_torchscript_and_halt_where_the_engine_would(
     network: FusedNetwork, bundle: Bundle, least: int, most: int
@@ -95,15 +110,15 @@ def test_rows_think_as_with_torchscript_and_halt_where_the_engine_would(
         ]
     )
     start = np.zeros(len(rules), np.int64)
-    orders = torch.from_numpy(orders_of(terms, start, start, STEPS).view(np.int32).reshape(len(rules), -1))
+    orders = told(orders_of(terms, start, start, STEPS))
     fused = [tensor.clone() for tensor in before]
-    shown = network.think(fused, orders, STEPS)
+    shown = every_step(network, fused, orders)
 
     depth, held, alive = start.copy(), start.copy(), np.ones(len(rules), np.bool_)
     reference = before
     for step in range(STEPS):
         with torch.inference_mode():
-            *after, logits, scores = network._module.step(*reference)
+            *after, logits, scores = network.scripted.step(*reference)
         reference = [*reference[:3], *after]
         there = torch.from_numpy(alive)
         torch.testing.assert_close(
@@ -112,12 +127,12 @@ def test_rows_think_as_with_torchscript_and_halt_where_the_engine_would(
         depth += 1
         # From what the kernel showed: there the comparison is exact.
         halted, spent, held = decide(shown[step][:, 2:].numpy(), depth, held, terms)
-        over = alive & (halted | spent)
+        alone = np.array(
+            [rule.criterion == AGREEMENT for rule in rules]
+        )  # the engine's to decide, step by step
+        over = alive & (halted | spent | alone)
         for row in np.flatnonzero(over):
             said = orders[row].numpy().view(ORDERS)[0]
-            if rules[row].criterion == AGREEMENT:  # the engine's to decide
-                assert said["steps"] == budgets[row]
-                continue
             assert (said["steps"], said["depth"]) == (step + 1, step + 1), rules[row]
             for mine, theirs in zip(fused[3:], reference[3:], strict=True):
                 torch.testing.assert_close(mine[row], theirs[row], atol=2e-5, rtol=0)
@@ -131,17 +146,17 @@ def test_a_launch_goes_on_where_the_last_one_ended(network: FusedNetwork, bundle
     parts = [tensor.clone() for tensor in whole]
     terms = np.array([terms_of(HaltingRule("argmax_stability", 2.0, 3), 1, 8, bundle.manifest.criteria)] * 2)
     start = np.zeros(2, np.int64)
-    orders = torch.from_numpy(orders_of(terms, start, start, 8).view(np.int32).reshape(2, -1))
-    at_once = network.think(whole, orders, 8)
+    orders = told(orders_of(terms, start, start, 8))
+    at_once = every_step(network, whole, orders)
     taken = orders.numpy().view(ORDERS)["steps"].ravel().copy()
 
     depth, held, steps = start.copy(), start.copy(), []
     for _ in range(int(taken.max())):
         one = orders_of(terms, depth, held, 1)
         one["steps"] *= depth < taken
-        told = torch.from_numpy(one.view(np.int32).reshape(2, -1))
-        steps.append(network.think(parts, told, 1)[0])
-        after = told.numpy().view(ORDERS).ravel()
+        given = told(one)
+        steps.append(every_step(network, parts, given)[0])
+        after = given.numpy().view(ORDERS).ravel()
         depth, held = after["depth"].astype(np.int64), after["held_for"].astype(np.int64)
     for mine, theirs in zip(whole, parts, strict=True):
         assert torch.equal(mine, theirs)
@@ -153,9 +168,9 @@ def test_a_launch_goes_on_where_the_last_one_ended(network: FusedNetwork, bundle
 def test_a_row_that_is_not_asked_to_move_keeps_every_bit(network: FusedNetwork, bundle: Bundle) -> None:
     tensors = embedded(network, bundle, [4, 6], np.random.default_rng(6))
     before = [tensor.clone() for tensor in tensors]
-    orders = torch.zeros((2, len(ORDERS)), dtype=torch.int32)
+    orders = torch.zeros((2, NUMBERS), dtype=torch.int32)
     orders[0, 0], orders[0, 4], orders[0, 7] = -1, 1, 1
-    network.think(tensors, orders, 1)
+    every_step(network, tensors, orders)
     assert not torch.equal(tensors[3][0], before[3][0])
     assert all(torch.equal(mine[1], theirs[1]) for mine, theirs in zip(tensors, before, strict=True))
 
@@ -181,7 +196,7 @@ def test_a_threshold_in_float32_decides_as_in_float64() -> None:
 
 def test_the_runner_steps_as_the_torchscript_runner_does(bundle: Bundle) -> None:
     layout, codec = Layout(bundle.manifest), codec_of(bundle.manifest, CodecLimits())
-    runners = FusedRunner(bundle, "cpu", 3, Path("nowhere")), open_runner(bundle, "cpu", "torchscript", 3)
+    runners = fused_runner(bundle, 3), open_runner(bundle, "cpu", "torchscript", 3)
     nodes = [4, 7, 70]  # the last does not fit on chip
     landings = []
     for runner in runners:
@@ -202,20 +217,107 @@ def test_the_runner_steps_as_the_torchscript_runner_does(bundle: Bundle) -> None
             np.testing.assert_allclose(these, those, atol=2e-5, rtol=0)
 
 
+def problems_of(bundle: Bundle, draw: np.random.Generator) -> list[Trajectory]:
+    """Two for every criterion, with any floor, budget and patience; small, for an interpreter."""
+    layout, codec = Layout(bundle.manifest), codec_of(bundle.manifest, CodecLimits())
+    problems = []
+    for rule in drawn_rules(bundle, draw) + drawn_rules(bundle, draw):
+        count = int(draw.integers(2, 9))
+        edges = draw.integers(0, count, (count, 2)).tolist()
+        graph = {"nodes": list(range(count)), "edges": edges, "source": 0, "target": count - 1}
+        row = layout.row(codec.encode(graph, "input"))
+        most = int(draw.integers(2, 8))
+        view = View("full") if draw.random() < 0.3 else None
+        problems.append(
+            Trajectory(row, most, min_steps=int(draw.integers(1, 1 + most)), rule=rule, view=view)
+        )
+    return problems
+
+
+def ends_of(engine: Engine, problems: list[Trajectory]) -> list[Finished]:
+    """How every problem ends, all submitted at once."""
+    submissions = [Submission((problem,), time.monotonic()) for problem in problems]
+    for submission in submissions:
+        engine.submit(submission)
+    ends: dict[Submission, Finished] = {}
+    while not engine.idle:
+        for owner, event in engine.step():
+            assert isinstance(event, Finished)
+            ends[owner] = event
+    return [ends[submission] for submission in submissions]
+
+
+def test_several_steps_a_launch_end_where_single_steps_do(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.runners.device.runner.COURSE_SECONDS", 1e3)  # of an interpreter's
+    problems = problems_of(bundle, np.random.default_rng(12))
+    told = []
+    for bursts in (True, False):
+        runner = fused_runner(bundle, 8)
+        assert runner.bursts, "the kernel takes several steps a launch"
+        runner.bursts = bursts
+        monkeypatch.setattr(runner, "cost", lambda bucket: 1e-9)  # as if it were worth it
+        engine = Engine(bundle.manifest, runner, EngineLimits(8), FakeObserver())
+        told.append((ends_of(engine, problems), runner._next))
+    (together, launches), (alone, single) = told
+    assert launches < single
+    for one, two in zip(together, alone, strict=True):
+        assert (one.steps, one.reason, one.error) == (two.steps, two.reason, None)
+        np.testing.assert_array_equal(one.logits, two.logits)
+        np.testing.assert_array_equal(one.scores, two.scores)
+        assert (one.state is None) == (two.state is None)
+        if one.state is not None and two.state is not None:
+            np.testing.assert_array_equal(one.state["state"], two.state["state"])
+    assert {end.reason for end in together} == {HaltReason.HALTED, HaltReason.BUDGET}
+
+
+def test_a_launch_takes_as_many_steps_as_fit_into_its_time(bundle: Bundle) -> None:
+    (problem, *_) = problems_of(bundle, np.random.default_rng(13))
+    runner = fused_runner(bundle, 2)
+    runner._costs.measured(problem.row.bucket, 1, COURSE_SECONDS / 3.5)
+    runner.put(0, Carry(problem.row))
+    start, terms = np.zeros(1, np.int64), terms_of(HaltingRule(), 1, 8, bundle.manifest.criteria)
+    runner.launch([0], [], course=Course(8, start, start, np.array([terms]), agreeing=False))
+    (landing,) = runner.land()
+    assert landing.taken is not None
+    assert landing.taken.tolist() == [3]
+    assert runner.take(0).depth == 3
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, in the interpreter
+def test_a_row_that_shows_no_number_takes_no_further_step(network: FusedNetwork, bundle: Bundle) -> None:
+    with torch.inference_mode():
+        tensors = embedded(network, bundle, [4, 6], np.random.default_rng(14))
+        tensors[3][0] = torch.nan
+    terms, start = terms_of(HaltingRule(), 1, 3, bundle.manifest.criteria), np.zeros(2, np.int64)
+    orders = told(orders_of(np.array([terms] * 2), start, start, 3))
+    every_step(network, tensors, orders)
+    assert orders.numpy().view(ORDERS)["steps"].ravel().tolist() == [1, 3]
+
+
+def test_the_kernel_is_held_against_model_ts_before_it_serves(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.runners.device.parity.MOST_STEPS", 3)
+    (problem, *_) = problems_of(bundle, np.random.default_rng(15))
+    runner = DeviceRunner(bundle, "cpu", 2, example=problem.row, program=fused(Path("nowhere")))
+    found = runner.computing.parity
+    assert found is not None
+    assert (found.steps, found.same_depth, found.same_answer) == (3, True, True)
+    assert found.logits < 2e-5
+
+
 @pytest.mark.parametrize("name", ["logic/2", "text/1"])
 def test_a_network_that_it_does_not_compute_is_refused_with_what_is_wrong(name: str) -> None:
     with pytest.raises(StartupError, match=r"does not compute the network of .*echo=True.*torchscript"):
         shape_of(read_bundle(Path("bundles") / name))
 
 
-def test_what_it_cannot_have_is_refused(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(StartupError, match="precision tf32"):
-        FusedRunner(bundle, "cpu", 2, Path("nowhere"), numerics=Numerics("tf32"))
-    with pytest.raises(StartupError, match="choose device cuda"):
-        open_runner(bundle, "cpu", "fused")
+def test_without_the_interpreter_a_cpu_is_refused(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET")
     with pytest.raises(StartupError, match="choose device cuda"):
-        FusedNetwork(bundle, "cpu", Path("nowhere"))
+        FusedNetwork(bundle, torch.device("cpu"), Path("nowhere"))
 
 
 def test_a_compiled_kernel_gets_its_arguments_as_it_declares_them(
@@ -237,8 +339,8 @@ def test_a_compiled_kernel_gets_its_arguments_as_it_declares_them(
         def cuLaunchKernel(self, function: object, *rest: object) -> int:  # noqa: N802
             *size, _, arguments, _ = rest
             first = ctypes.cast(arguments[0], ctypes.POINTER(ctypes.c_void_p)).contents.value  # type: ignore[index]
-            rows = ctypes.cast(arguments[2], ctypes.POINTER(ctypes.c_int32)).contents.value  # type: ignore[index]
-            seen.extend((size, first, rows, len(arguments)))  # type: ignore[arg-type]
+            apart = ctypes.cast(arguments[2], ctypes.POINTER(ctypes.c_int32)).contents.value  # type: ignore[index]
+            seen.extend((size, first, apart, len(arguments)))  # type: ignore[arg-type]
             return 0
 
     class Stream:
@@ -247,8 +349,8 @@ def test_a_compiled_kernel_gets_its_arguments_as_it_declares_them(
     monkeypatch.setattr(torch.cuda, "current_stream", lambda _: Stream())
     kernel = Compiled(Driver(), tmp_path / "think")  # type: ignore[arg-type]
     tensors = [torch.zeros(2), torch.zeros(3)]
-    kernel(5, 24, tensors)
-    assert seen == [b"a program", b"think", [5, 1, 1, 256, 1, 1, 14_336], tensors[0].data_ptr(), 5, 6]
+    kernel(5, 24, 7, tensors)
+    assert seen == [b"a program", b"think", [5, 1, 1, 256, 1, 1, 14_336], tensors[0].data_ptr(), 7, 6]
 
 
 def test_it_compiles_for_a_gpu_without_one_and_spills_little(tmp_path: Path, bundle: Bundle) -> None:

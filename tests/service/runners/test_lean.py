@@ -17,7 +17,7 @@ from model.row import Layout
 from service.engine.engine import Engine, EngineLimits
 from service.engine.messages import Finished, Submission, Trajectory
 from service.runners.open import open_runner
-from service.runners.runner import Batch, Flight, Runner
+from service.runners.runner import Batch, Course, Flight, Runner
 from tests.service.fakes import FakeObserver
 
 SHIPPED = ("graph/1", "logic/2", "text/1", "text-words/1")
@@ -35,9 +35,11 @@ class Watched:
         self.launches: list[tuple[bool, list[int]]] = []
         self._runner = runner
 
-    def launch(self, batch: Batch, shown: Sequence[int], lean: bool = False) -> Flight:
+    def launch(
+        self, batch: Batch, shown: Sequence[int], lean: bool = False, course: Course | None = None
+    ) -> Flight:
         self.launches.append((lean, list(batch)))
-        return self._runner.launch(batch, shown, lean)
+        return self._runner.launch(batch, shown, lean, course)
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._runner, name)

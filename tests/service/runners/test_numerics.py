@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import util
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from model.row import Layout, Row
 from model.sessions import astray
 from service.errors import StartupError
 from service.runners.computing import IEEE, Numerics, Parity
-from service.runners.device import DeviceRunner
-from service.runners.lane import Lane, allow_tf32
+from service.runners.device.lane import Lane, allow_tf32
+from service.runners.device.parity import compared, parity
+from service.runners.device.program import SCRIPTED
+from service.runners.device.runner import DeviceRunner
 from service.runners.open import open_runner
-from service.runners.parity import compared, parity
 from service.runners.runner import Carry
 
 SHIPPED = ["graph/1", "logic/2", "text/1", "text-words/1"]
@@ -40,7 +42,7 @@ def example_of(bundle: Bundle) -> Row:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_bfloat16_products_keep_the_answer_and_the_depth_of_the_example(name: str) -> None:
     bundle = shipped(name)
-    found = parity(bundle, "cpu", "bf16", example_of(bundle))
+    found = parity(bundle, "cpu", "bf16", example_of(bundle), SCRIPTED)
     assert 0 < found.logits < 0.5
     assert found.same_depth
     assert found.same_answer
@@ -87,10 +89,10 @@ def test_a_precision_that_changes_the_example_is_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     changed = Parity(3, 9.0, same_depth=False, same_answer=True)
-    monkeypatch.setattr("service.runners.parity.compared", lambda *_: changed)
+    monkeypatch.setattr("service.runners.device.parity.compared", lambda *_: changed)
     bundle = shipped("graph/1")
-    assert parity(bundle, "cpu", "bf16", example_of(bundle)) == changed
-    assert "precision bf16 changes the depth or the answer of graph" in caplog.text
+    assert parity(bundle, "cpu", "bf16", example_of(bundle), SCRIPTED) == changed
+    assert "backend torchscript in bf16 changes the depth or the answer of graph" in caplog.text
 
 
 def test_products_of_a_gpu_are_computed_as_asked_and_a_cpu_changes_nothing() -> None:
@@ -157,8 +159,8 @@ def test_without_a_driver_nothing_is_loaded_to_look_for_a_gpu() -> None:
 class Opened:
     """Stands in for a runner, and remembers how it was opened."""
 
-    def __init__(self, bundle: Bundle, device: str, *_: object, **settings: object) -> None:
-        self.device, self.settings = device, settings
+    def __init__(self, bundle: Bundle, device: str, slots: int, *rest: Any, **settings: object) -> None:
+        self.device, self.rest, self.settings = device, rest, settings
 
 
 @pytest.fixture
@@ -166,33 +168,51 @@ def with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     monkeypatch.setattr("service.runners.open.finds_a_device", lambda: True)
     monkeypatch.setattr("service.runners.torchscript.has_cuda", lambda: True)
     monkeypatch.setattr("service.runners.onnx.has_cuda", lambda: True)
-    monkeypatch.setattr("service.runners.device.DeviceRunner", type("OnTorch", (Opened,), {}))
+    monkeypatch.setattr("service.runners.device.runner.DeviceRunner", type("OnTorch", (Opened,), {}))
     monkeypatch.setattr("service.runners.onnx.OnnxRunner", type("OnOnnx", (Opened,), {}))
     return monkeypatch
 
 
 @pytest.mark.parametrize("device", ["cuda", "auto"])
-def test_on_a_gpu_rows_stay_on_the_device_unless_onnx_is_asked_for(
+def test_on_a_gpu_rows_stay_on_the_device_whatever_computes_them(
     with_a_gpu: pytest.MonkeyPatch, device: Any
 ) -> None:
     bundle = shipped("graph/1")
-    for backend, kind in (("auto", "OnTorch"), ("torchscript", "OnTorch"), ("onnx", "OnOnnx")):
+    for backend in ("auto", "torchscript", "onnx", "torch", "inductor", "fused"):
+        if backend == "fused" and not util.find_spec("triton"):
+            continue
         opened: Any = open_runner(bundle, device, backend)  # type: ignore[arg-type]
-        assert (type(opened).__name__, opened.device) == (kind, "cuda")
-    opened = open_runner(bundle, device, "onnx", numerics=Numerics("tf32"))
-    assert opened.settings == {"tf32": True}
-    opened = open_runner(bundle, device, "auto", numerics=Numerics("bf16", deterministic=True))
-    assert opened.settings["numerics"] == Numerics("bf16", deterministic=True)
+        assert (type(opened).__name__, opened.device) == ("OnTorch", "cuda")
+        ahead, _, _, program = opened.rest
+        assert program.backend == ("torchscript" if backend == "auto" else backend)
+        assert ahead == (backend != "fused"), "who takes several steps at once does not look ahead"
+    asked = Numerics("bf16", deterministic=True)
+    opened = open_runner(bundle, device, "auto", numerics=asked)
+    assert opened.rest[1] == asked
 
 
 def test_onnx_serves_on_a_gpu_where_torch_cannot(with_a_gpu: pytest.MonkeyPatch) -> None:
     with_a_gpu.setattr("service.runners.torchscript.has_cuda", lambda: False)
     bundle = shipped("graph/1")
-    assert type(open_runner(bundle, "cuda", "auto")).__name__ == "OnOnnx"
+    opened: Any = open_runner(bundle, "cuda", "auto", numerics=Numerics("tf32"))
+    assert (type(opened).__name__, opened.settings) == ("OnOnnx", {"tf32": True})
     with pytest.raises(StartupError, match=r"torch finds none: check the driver.*neither precision bf16"):
         open_runner(bundle, "cuda", "auto", numerics=Numerics("bf16"))
-    with pytest.raises(StartupError, match="device cuda was asked for, but torch finds none"):
-        open_runner(bundle, "cuda", "torchscript")
+    for backend in ("torchscript", "torch"):
+        with pytest.raises(StartupError, match="device cuda was asked for, but torch finds none"):
+            open_runner(bundle, "cuda", backend)  # type: ignore[arg-type]
+
+
+def test_what_a_backend_cannot_have_is_refused(with_a_gpu: pytest.MonkeyPatch) -> None:
+    bundle = shipped("graph/1")
+    with pytest.raises(StartupError, match="fused computes in IEEE float32: leave precision tf32 out"):
+        open_runner(bundle, "cuda", "fused", numerics=Numerics("tf32"))
+    with pytest.raises(StartupError, match="neither precision bf16 nor deterministic"):
+        open_runner(bundle, "cuda", "onnx", numerics=Numerics(deterministic=True))
+    with_a_gpu.undo()
+    for backend in ("torch", "inductor", "fused"):
+        with pytest.raises(StartupError, match=f"backend {backend} needs a GPU: choose device cuda"):
+            open_runner(bundle, "cpu", backend)  # type: ignore[arg-type]
 
 
 def test_auto_takes_the_cpu_where_no_backend_can_use_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from service.engine.engine import Engine, EngineLimits
 from service.engine.messages import Submission, Trajectory
 from service.runners.onnx import OnnxRunner
 from service.runners.open import open_runner
-from service.runners.threads import StepThreads, cores
+from service.runners.threads import StepThreads, cores, step_threads
 from tests.service.fakes import FakeObserver
 
 PATIENCE = 20
@@ -118,3 +118,15 @@ def test_a_quota_larger_than_the_machine_is_the_machine(tmp_path: Path) -> None:
     (tmp_path / "cpu.max").write_text("100000000 100000")
     (tmp_path / "groups").write_text("0::/")
     assert cores(tmp_path / "groups", tmp_path) == cores(tmp_path / "nothing", tmp_path)
+
+
+def test_two_who_ask_for_the_threads_at_once_get_the_same() -> None:
+    at_once = threading.Barrier(8)
+
+    def ask() -> StepThreads:
+        at_once.wait(10)
+        return step_threads(5)
+
+    with ThreadPoolExecutor(8) as askers:
+        found = [asked.result(10) for asked in [askers.submit(ask) for _ in range(8)]]
+    assert len({id(threads) for threads in found}) == 1

@@ -18,19 +18,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.halting import Steps
 from model.manifest import Manifest, TensorSpec
 from model.row import Arrays, Bucket, Layout, Row, padded
-from service.runners.lane import Lane
+from service.runners.device.embedder import Embedder, dtype_of, most_embedded
+from service.runners.device.lane import Lane
+from service.runners.runner import Course
 
 MOST_BUCKETS = 64  # of which tables are made at the start
-MOST_EMBEDDED = 64  # rows at a time: a context may be as large as all pairs of tokens
+
+Taken = tuple[Steps | None, Steps | None]  # what a landing says of a course: `taken` and `held_for`
 
 
 @dataclass(frozen=True)
 class Buffers:
     """A launch's side of the host's memory."""
 
-    moves: Tensor  # (rows,) who takes the step
+    told: Tensor  # (rows, ...) what the device is told of each row
     shown: Tensor  # (rows, L + S) logits and scores
 
 
@@ -45,7 +49,6 @@ class Table:
         Where there is only one, rows are embedded one at a time: then no row's kernels depend on others.
         """
         layout = Layout(manifest)
-        self._embedded = 1 if len(sizes) == 1 else MOST_EMBEDDED
         self.bucket = bucket
         self.taken = 0
         self._lane, self._module, self._manifest, self._layout = lane, module, manifest, layout
@@ -55,11 +58,14 @@ class Table:
         self._logits = layout.shape(manifest.logits, bucket)
         rows = self._slots + 1
         self._tensors = [
-            torch.zeros((rows, *layout.shape(spec, bucket)), dtype=_dtype(spec), device=lane.device)
+            torch.zeros((rows, *layout.shape(spec, bucket)), dtype=dtype_of(spec), device=lane.device)
             for spec in carried(manifest)
         ]
         self._depth = torch.zeros(rows, dtype=torch.int64, device=lane.device)
-        self._moves = torch.zeros(rows, dtype=torch.bool, device=lane.device)  # who takes this step
+        self._told = torch.zeros(rows, dtype=torch.bool, device=lane.device)  # who takes this step
+        most = 1 if len(sizes) == 1 else most_embedded(manifest, bucket)
+        embedded = (*self._tensors, self._depth)
+        self._embedder = Embedder(lane, module, manifest, bucket, embedded, most)
         width = math.prod(self._logits) + len(manifest.scores)
         self._shown = torch.zeros((rows, width), device=lane.device)
         self._hosts: list[Buffers] = []  # that no launch is using
@@ -77,23 +83,18 @@ class Table:
         heapq.heappush(self._free, place)
 
     def prepare(self, lean: bool) -> None:
-        """Capture a step of every size, so that no request waits for it, and where there are such a lean one.
+        """Capture embeddings and steps of every size, and lean ones if there are: no request waits for it.
 
         All share the memory in which they compute: with the largest first, the others find it there.
         """
+        self._embedder.prepare()
         for size in reversed(self._sizes):
             for is_lean in (False, True)[: 1 + lean]:
                 self._program(size, is_lean)
 
     def embed(self, rows: Sequence[Row], places: Sequence[int]) -> None:
         """Embed rows into their places."""
-        for start in range(0, len(rows), self._embedded):
-            some = slice(start, start + self._embedded)
-            inputs = [self._lane.send(array) for array in self._layout.stack(rows[some])]
-            where = self._lane.send(np.array(places[some]))
-            for tensor, values in zip(self._tensors, self._module.embed(*inputs), strict=True):
-                tensor.index_copy_(0, where, values.to(tensor.dtype))
-            self._depth.index_fill_(0, where, 0)
+        self._embedder.embed(rows, places)
 
     def write(self, place: int, arrays: Arrays, depth: int) -> None:
         """Seat a row in mid-thought."""
@@ -108,17 +109,24 @@ class Table:
         *arrays, depth = [copy.numpy() for copy in copies]
         return arrays, int(depth)
 
-    def step(self, places: Sequence[int], lean: bool = False) -> Buffers:
-        """A step of the rows in these places; returns where their logits and scores will be."""
+    def step(self, places: Sequence[int], lean: bool = False, course: Course | None = None) -> Buffers:
+        """A step of the rows in these places; returns where their logits and scores will be.
+
+        course: on what terms it may be several, where this table takes them.
+        """
         size = next(size for size in self._sizes if size > max(places))
         step = self._program(size, lean)
         buffers = self._hosts.pop() if self._hosts else self._buffers()
-        buffers.moves[:size] = False
-        buffers.moves[list(places)] = True
-        self._moves[:size].copy_(buffers.moves[:size], non_blocking=True)
+        buffers.told[:size] = 0
+        buffers.told[list(places)] = self._orders(len(places), course)
+        self._told[:size].copy_(buffers.told[:size], non_blocking=True)
         step()
         buffers.shown[:size].copy_(self._shown[:size], non_blocking=True)
         return buffers
+
+    def headway(self, buffers: Buffers, places: list[int], course: Course | None) -> Taken:  # noqa: ARG002
+        """How far the rows in these places have come, once the launch is done; None: a step each."""
+        return None, None
 
     def recycle(self, buffers: Buffers) -> None:
         """What a launch has shown is read: its buffers may be used again."""
@@ -129,14 +137,17 @@ class Table:
         where = self._lane.send(np.array(places))
         return [self._lane.fetch(tensor.index_select(0, where)) for tensor in self._tensors[self._states]]
 
+    def _orders(self, rows: int, course: Course | None) -> Tensor:  # noqa: ARG002  one step each
+        """What the device is told of rows that move; of all others it is told zeros."""
+        return torch.ones(rows, dtype=torch.bool)
+
     def _buffers(self) -> Buffers:
-        host = self._lane.host
-        return Buffers(host((len(self._moves),), torch.bool), host(tuple(self._shown.shape), torch.float32))
+        return Buffers(*(self._lane.host(tuple(t.shape), t.dtype) for t in (self._told, self._shown)))
 
     def _program(self, size: int, lean: bool) -> Callable[[], None]:
         which = size, lean
         if which not in self._steps:
-            self._moves.zero_()  # what runs to warm up changes nobody
+            self._told.zero_()  # what runs to warm up changes nobody
             self._steps[which] = self._lane.captured(lambda: self._step(size, lean))
         return self._steps[which]
 
@@ -144,7 +155,7 @@ class Table:
         """One step of the first `size` rows, in place. A lean one leaves what scores remember as it is."""
         step = self._module.lean if lean else self._module.step
         inputs = [tensor[:size] for tensor in self._tensors[: self._states.stop if lean else None]]
-        depth, moves = self._depth[:size], self._moves[:size]
+        depth, moves = self._depth[:size], self._told[:size]
         outputs = step(*inputs, *([depth] if self._manifest.takes_depth else []))
         following = inputs[self._context :]
         logits, *scores = outputs[len(following) :]
@@ -172,6 +183,12 @@ def carried(manifest: Manifest) -> tuple[TensorSpec, ...]:
     return (*manifest.context, *manifest.state, *manifest.memory)
 
 
+def table_bytes(manifest: Manifest, bucket: Bucket, slots: int) -> int:
+    """What a table of this bucket takes on the device, at most."""
+    inputs = Layout(manifest).bytes_of(manifest.inputs, bucket)
+    return (slots + 1) * row_bytes(manifest, bucket) + most_embedded(manifest, bucket) * inputs
+
+
 def row_bytes(manifest: Manifest, bucket: Bucket) -> int:
     """What a row of this bucket takes on the device."""
     return Layout(manifest).bytes_of(carried(manifest), bucket)
@@ -194,7 +211,3 @@ def _sizes(most: int) -> Iterator[int]:
         if size >= most:
             return
         size = padded(size + 1)
-
-
-def _dtype(spec: TensorSpec) -> torch.dtype:
-    return torch.from_numpy(np.zeros(0, spec.numpy_dtype)).dtype

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable
 
 import torch
 
@@ -12,8 +11,8 @@ from model.errors import first_line
 from model.manifest import Manifest
 from model.row import Bucket
 from service.errors import StartupError
-from service.runners.lane import Lane
-from service.runners.tables import Table, buckets_of, row_bytes
+from service.runners.device.lane import Lane
+from service.runners.device.tables import Table, buckets_of, row_bytes, table_bytes
 
 log = logging.getLogger("fathom")
 SHARE = 0.9  # of the free memory that tables may take; graphs and what a step computes need the rest
@@ -25,18 +24,17 @@ class Allotment:
     """The tables of one model by bucket. Those that can be foreseen are there from the start on a GPU."""
 
     def __init__(
-        self, lane: Lane, module: Any, manifest: Manifest, sizes: Sequence[int], lean: bool = False
+        self, lane: Lane, made: Callable[[Bucket], Table], manifest: Manifest, slots: int, lean: bool = False
     ) -> None:
-        """sizes: how many rows a step may have, ascending; the last is the number of slots. lean: whether
-        the module has a lean step.
+        """made: what makes the table for a bucket. lean: whether there is a lean step.
 
         Raises StartupError where tables and graphs do not fit, or the model cannot take a step.
         """
-        self._lane, self._module, self._manifest, self._sizes = lane, module, manifest, sizes
+        self._lane, self._made, self._manifest, self._slots = lane, made, manifest, slots
         self._lean = lean
         self._tables: dict[Bucket, Table] = {}
         self._foreseen = buckets_of(manifest)
-        self._wanted = (sizes[-1] + 1) * sum(row_bytes(manifest, bucket) for bucket in self._foreseen)
+        self._wanted = sum(table_bytes(manifest, bucket, slots) for bucket in self._foreseen)
         free = lane.free_bytes()
         if free is not None:
             self._must_fit(free)
@@ -52,7 +50,7 @@ class Allotment:
         """The table for rows of this bucket."""
         if bucket not in self._tables:
             with self._lane.work():
-                self._tables[bucket] = Table(self._lane, self._module, self._manifest, bucket, self._sizes)
+                self._tables[bucket] = self._made(bucket)
         return self._tables[bucket]
 
     def close(self) -> None:
@@ -64,13 +62,13 @@ class Allotment:
         if self._wanted > SHARE * free:
             largest = row_bytes(self._manifest, self._foreseen[0]) / 2**20
             raise StartupError(
-                f"{self._sizes[-1]} slots of {self._manifest.name} take {self._wanted / GIB:.1f} GiB on the "
+                f"{self._slots} slots of {self._manifest.name} take {self._wanted / GIB:.1f} GiB on the "
                 f"device ({len(self._foreseen)} sizes, a row of the largest {largest:.1f} MiB), but "
                 f"{free / GIB:.1f} GiB are free: {REMEDY}"
             )
 
     def _prepare(self) -> None:
-        """Capture the steps of every size of every table, the largest first."""
+        """Capture what embeds and what steps, of every size of every table, the largest first."""
         name, before, wanted = self._manifest.name, self._lane.free_bytes() or 0, self._wanted
         try:
             for bucket in self._foreseen:
@@ -79,7 +77,7 @@ class Allotment:
         except torch.OutOfMemoryError as error:
             raise StartupError(
                 f"the steps of {name} do not fit on the device: of {before / GIB:.1f} GiB that were free its "
-                f"tables of {self._sizes[-1]} slots take {wanted / GIB:.1f} GiB, and graphs and what a step "
+                f"tables of {self._slots} slots take {wanted / GIB:.1f} GiB, and graphs and what a step "
                 f"computes more than the rest: {REMEDY}"
             ) from error
         except Exception as error:  # whatever a module makes of it

@@ -29,11 +29,16 @@ Mark = Any  # a torch.cuda.Event, or None on a CPU
 class Lane:
     """Where one runner computes. Called by one thread at a time."""
 
-    def __init__(self, device: str, precision: Precision = "ieee") -> None:
-        """precision: of matrix products. IEEE and TF32 are the whole process's: the last lane decides."""
+    def __init__(self, device: str, precision: Precision = "ieee", captures: bool = True) -> None:
+        """precision: of matrix products. IEEE and TF32 are the whole process's: the last lane decides.
+
+        captures: whether work may become a CUDA graph.
+        """
         self.device = torch.device(device)
         self.on_gpu = self.device.type == "cuda"
-        self._bf16 = precision == "bf16"
+        self.precision = precision
+        self._captures = captures
+        self._uncaptured = False  # whether the log has been told of work that could not be captured
         if self.on_gpu:
             allow_tf32(precision == "tf32")
         self._stream: Any = torch.cuda.Stream(self.device) if self.on_gpu else None  # type: ignore[no-untyped-call]
@@ -42,8 +47,9 @@ class Lane:
     @contextmanager
     def work(self) -> Iterator[None]:
         """All that is asked of torch within happens on this lane, in order."""
+        bf16 = self.precision == "bf16"
         # Without autocast's cache, for a captured graph must not read weights that were cast before it.
-        products = torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16, cache_enabled=False)
+        products = torch.autocast(self.device.type, torch.bfloat16, enabled=bf16, cache_enabled=False)
         # TorchScript's own optimiser compiles kernels at run time, for each shape anew: never in a capture.
         as_it_is = torch.jit.optimized_execution(False)  # type: ignore[attr-defined]
         with torch.inference_mode(), as_it_is, products:
@@ -56,13 +62,15 @@ class Lane:
     def captured(self, run: Callable[[], None]) -> Callable[[], None]:
         """The same work as one launch: on a GPU a CUDA graph, whose tensors must stay where they are.
 
-        What cannot be captured is run as it is, and the log says so. Raises torch.OutOfMemoryError.
+        What cannot be captured is run as it is, and the log says so once. Raises torch.OutOfMemoryError.
         """
         if not self.on_gpu:
             return run
         for _ in range(WARM_UP):
             run()
         torch.cuda.current_stream().synchronize()
+        if not self._captures:
+            return run
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
@@ -70,9 +78,9 @@ class Lane:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            log.warning(
-                "a step could not be captured as a CUDA graph (%s); it runs uncaptured", first_line(error)
-            )
+            level = logging.DEBUG if self._uncaptured else logging.WARNING
+            log.log(level, "no CUDA graph could be captured (%s); it runs uncaptured", first_line(error))
+            self._uncaptured = True
             torch.cuda.synchronize(self.device)  # raises where the device itself is lost
             return run
         return graph.replay
@@ -83,10 +91,16 @@ class Lane:
 
     def send(self, array: NDArray[Any]) -> Tensor:
         """A copy of an array on the device; on its way when the call returns."""
-        there = torch.from_numpy(np.array(array, order="C"))
-        if not self.on_gpu:
-            return there
-        return there.pin_memory().to(self.device, non_blocking=True)
+        return self._pinned(array).to(self.device, non_blocking=True)
+
+    def fill(self, there: Tensor, array: NDArray[Any]) -> None:
+        """Copy an array into a tensor on the device; on its way when the call returns."""
+        there.copy_(self._pinned(array), non_blocking=True)
+
+    def _pinned(self, array: NDArray[Any]) -> Tensor:
+        """A copy of an array from which the device can read by itself; torch keeps it until it has."""
+        here = torch.from_numpy(np.array(array, order="C"))
+        return here.pin_memory() if self.on_gpu else here
 
     def fetch(self, tensor: Tensor) -> Tensor:
         """A copy of a tensor in the host's memory; there once a mark after it is passed."""
@@ -112,6 +126,16 @@ class Lane:
         """Until all that was asked for before a mark is done. Raises what the device has to say."""
         if mark is not None:
             mark.synchronize()
+
+    def settle(self) -> None:
+        """Until all is done that was asked of the device without this lane, as loading a module does."""
+        if self._stream is not None:
+            torch.cuda.synchronize(self.device)
+
+    @property
+    def address(self) -> int | None:
+        """Of the CUDA stream, for who works on it without torch; None on a CPU."""
+        return None if self._stream is None else int(self._stream.cuda_stream)
 
     @property
     def name(self) -> str:

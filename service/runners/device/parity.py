@@ -1,4 +1,4 @@
-"""How far a precision is from IEEE float32 on a model's own example: measured, before it serves."""
+"""How far a precision, or a program, is from the exact one on a model's own example, before it serves."""
 
 from __future__ import annotations
 
@@ -8,31 +8,35 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.bundle import TORCHSCRIPT, Bundle
+from model.bundle import Bundle
 from model.halting import HaltingRule, decide, terms_of
 from model.manifest import Manifest
 from model.row import Floats, Layout, Row
 from service.runners.computing import Parity, Precision
-from service.runners.lane import Lane
+from service.runners.device.lane import Lane
+from service.runners.device.program import Load, Program
 from service.runners.runner import Device
-from service.runners.torchscript import load_torchscript
 
 log = logging.getLogger("fathom")
 MOST_STEPS = 64
 
 
-def parity(bundle: Bundle, device: Device, precision: Precision, row: Row) -> Parity:
-    """What a precision changes for a problem. Each has its own module, for TorchScript compiles for one."""
+def parity(bundle: Bundle, device: Device, precision: Precision, row: Row, program: Program) -> Parity:
+    """What a precision, or another program than the bundle's own, changes for a problem.
 
-    def walked(precision: Precision) -> tuple[Floats, Floats]:
-        module = load_torchscript(bundle.path(TORCHSCRIPT), device)
-        return walk(Lane(device, precision), module, bundle.manifest, row)
+    Each way has its own module, for TorchScript compiles for one.
+    """
 
-    exact, other = walked("ieee"), walked(precision)
+    def walked(load: Load, precision: Precision) -> tuple[Floats, Floats]:
+        lane = Lane(device, precision)
+        return walk(lane, load(bundle, lane), bundle.manifest, row)
+
+    exact, other = walked(program.exact or program.load, "ieee"), walked(program.load, precision)
     found = compared(bundle.manifest, exact, other)
     if not (found.same_depth and found.same_answer):
         log.warning(
-            "precision %s changes the depth or the answer of %s's own example: %s",
+            "backend %s in %s changes the depth or the answer of %s's own example: %s",
+            program.backend,
             precision,
             bundle.manifest.name,
             found,
@@ -45,6 +49,7 @@ def walk(lane: Lane, module: Any, manifest: Manifest, row: Row) -> tuple[Floats,
     layout, count = Layout(manifest), min(manifest.steps.default, MOST_STEPS)
     carried = len(manifest.state) + len(manifest.memory)
     logits, scores = [], []
+    lane.settle()
     with lane.work():
         tensors = list(module.embed(*map(lane.send, layout.stack([row]))))
         for taken in range(count):

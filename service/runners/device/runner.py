@@ -11,23 +11,31 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import partial
 
-import numpy as np
-from torch import Tensor
-
-from model.bundle import TORCHSCRIPT, Bundle
-from model.codecs import Tensors
+from model.bundle import Bundle
 from model.row import Bucket, Layout, Row
-from service.runners.allotment import Allotment
 from service.runners.computing import IEEE, Computing, Numerics
 from service.runners.costs import Costs
-from service.runners.lane import Lane, Mark
-from service.runners.parity import parity
-from service.runners.runner import Batch, Carry, Device, Flight, Landing, View, embed_apart, failed
-from service.runners.tables import Buffers, Table
-from service.runners.torchscript import load_torchscript
+from service.runners.device.allotment import Allotment
+from service.runners.device.embedder import powers_to
+from service.runners.device.lane import Lane
+from service.runners.device.launched import Launched
+from service.runners.device.parity import parity
+from service.runners.device.program import SCRIPTED, Program
+from service.runners.device.tables import Table
+from service.runners.runner import (
+    COURSE_SECONDS,
+    Batch,
+    Carry,
+    Course,
+    Device,
+    Flight,
+    Landing,
+    embed_apart,
+    failed,
+)
 
 
 @dataclass
@@ -40,27 +48,9 @@ class Seat:
     fresh: bool  # not embedded yet
 
 
-@dataclass(frozen=True)
-class Launched:
-    """A launch that is under way."""
-
-    flight: Flight
-    table: Table
-    places: list[int]
-    buffers: Buffers | None  # what it shows, once the mark is passed; None where it failed
-    states: dict[int, tuple[int, Bucket]]  # by slot: the row in the copies below, and its real lengths
-    copies: list[Tensor]
-    broken: list[int]  # places in the batch of those who could not be embedded
-    mark: Mark
-    began: float
-    embedded: float  # seconds that it took to embed those who were new, where the host knows it
-    error: Exception | None = None
-
-
 class DeviceRunner:
-    """model.ts on a torch device. On "cpu" it computes the same, one step after another, for tests."""
+    """A program on a torch device. On "cpu" it computes the same, one step after another, for tests."""
 
-    backend = "torchscript"
     workers = 1
 
     def __init__(
@@ -71,38 +61,35 @@ class DeviceRunner:
         ahead: bool = False,
         numerics: Numerics = IEEE,
         example: Row | None = None,
+        program: Program = SCRIPTED,
     ) -> None:
         """ahead: whether a row is launched again before its last launch is decided; may be changed.
 
-        Deterministic means one size of batch for each bucket. A precision is held against IEEE float32 on
-        the example. Raises StartupError where the tables and graphs do not fit on the device, or the
-        model cannot take a step.
+        Deterministic means one size of batch for each bucket. On the example, a precision is held against
+        IEEE float32, and a program against the bundle's own. Raises StartupError where the tables and graphs
+        do not fit on the device, or the model cannot take a step.
         """
         self.device: str = device
+        self.backend, self.bursts = program.backend, program.bursts
         self.ahead = ahead
         self._manifest = manifest = bundle.manifest
         self._layout = Layout(manifest)
         compared = None
-        if example is not None and numerics.precision != "ieee":
-            compared = parity(bundle, device, numerics.precision, example)
-        self._lane = Lane(device, numerics.precision)
-        self.computing = Computing(self._lane.name, numerics, compared)
-        module = self._load(bundle, device)
-        powers = (1 << power for power in range(slots.bit_length()))
-        self._sizes = [*(size for size in powers if size < slots), slots]
-        if numerics.deterministic:
-            self._sizes = [slots]
+        if example is not None and (program.exact or numerics.precision != "ieee"):
+            compared = parity(bundle, device, numerics.precision, example, program)
+        self._lane = lane = Lane(device, numerics.precision, program.captures)
+        self.computing = Computing(lane.name, numerics, compared)
+        self._sizes = [slots] if numerics.deterministic else powers_to(slots)
+        module = program.load(bundle, lane)
+        lane.settle()
         self.lean = manifest.lean is not None and hasattr(module, "lean")
-        self._tables = Allotment(self._lane, module, manifest, self._sizes, self.lean)
+        made = partial(program.table, lane, module, manifest, sizes=self._sizes)
+        self._tables = Allotment(lane, made, manifest, slots, self.lean)
         self._costs = Costs()
         self._seats: dict[int, Seat] = {}
         self._flights: deque[Launched] = deque()
         self._next = 0
         self._landed = 0.0  # when the last launch did
-
-    def _load(self, bundle: Bundle, device: Device) -> Any:
-        """What embeds and steps on the device."""
-        return load_torchscript(bundle.path(TORCHSCRIPT), device)
 
     @property
     def room(self) -> int:
@@ -145,25 +132,31 @@ class DeviceRunner:
         if seat is not None:
             seat.table.give_back(seat.place)
 
-    def launch(self, batch: Batch, shown: Sequence[int], lean: bool = False) -> Flight:
+    def launch(
+        self, batch: Batch, shown: Sequence[int], lean: bool = False, course: Course | None = None
+    ) -> Flight:
         self._next += 1
         began = time.perf_counter()
         seats = [self._seats[slot] for slot in batch]
         table, places = seats[0].table, [seat.place for seat in seats]
         states = {slot: (row, self._seats[slot].carry.row.lengths) for row, slot in enumerate(shown)}
+        if course is not None:  # what is under way hears nobody: it ends in time by what it was told
+            in_time = int(COURSE_SECONDS / (self._costs.of(table.bucket) * len(seats)))
+            course = replace(course, steps=max(1, min(course.steps, in_time)))
         try:
             with self._lane.work():
                 broken = self._embed_fresh(seats)
                 embedded = 0.0 if self._lane.on_gpu else time.perf_counter() - began
-                said = table.step(places, lean)
+                said = table.step(places, lean, course)
                 copies = table.states([self._seats[slot].place for slot in shown]) if shown else []
                 mark = self._lane.mark()
-            launched = Launched(
-                self._next, table, places, said, states, copies, broken, mark, began, embedded
-            )
         except Exception as error:  # noqa: BLE001  a backend may raise anything; this batch fails alone
             self._unless_lost(error)
-            launched = Launched(self._next, table, [], None, {}, [], [], None, began, 0.0, error)
+            launched = Launched(self._next, table, [], None, None, {}, [], [], None, began, 0.0, error)
+        else:
+            launched = Launched(
+                self._next, table, places, course, said, states, copies, broken, mark, began, embedded
+            )
         self._flights.append(launched)
         return self._next
 
@@ -183,7 +176,7 @@ class DeviceRunner:
         return landings
 
     def wake(self) -> None:
-        """A landing is never longer away than a step: nobody needs to be woken."""
+        """A landing is never longer away than a step or a course: nobody needs to be woken."""
 
     def close(self) -> None:
         self._flights.clear()
@@ -201,33 +194,11 @@ class DeviceRunner:
         ended = time.perf_counter()
         seconds = ended - max(launched.began + launched.embedded, self._landed)
         self._landed = ended
-        self._costs.measured(launched.table.bucket, len(launched.places), seconds)
-        said = launched.buffers.shown.numpy()[launched.places]  # a copy
+        landing = launched.landing(self._layout, seconds)
+        steps = len(launched.places) if landing.taken is None else int(landing.taken.sum())
+        self._costs.measured(launched.table.bucket, steps, seconds)
         launched.table.recycle(launched.buffers)
-        if launched.broken:
-            said[launched.broken] = np.nan
-        scores = len(self._manifest.scores)
-        logits = said[:, : said.shape[1] - scores]
-        shape = self._layout.shape(self._manifest.logits, launched.table.bucket)
-
-        def state(slot: int, view: View) -> Tensors:
-            row, lengths = launched.states[slot]
-            return view.of(
-                {
-                    spec.name: self._layout.cut(spec, copy.numpy()[row], lengths)
-                    for spec, copy in zip(self._manifest.state, launched.copies, strict=True)
-                }
-            )
-
-        return Landing(
-            launched.flight,
-            logits.reshape(len(said), *shape),
-            said[:, said.shape[1] - scores :],
-            state,
-            seconds,
-            embed_seconds=launched.embedded,
-            unembedded=launched.broken,
-        )
+        return landing
 
     def _embed_fresh(self, seats: Sequence[Seat]) -> list[int]:
         """Embed those who are new. Returns the places of those who cannot be."""
