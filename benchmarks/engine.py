@@ -2,18 +2,21 @@
 
     python benchmarks/engine.py [--rounds 5] [--problems 128] [--json]
 
-- bare:    the runner alone, its batches as large as it would have them, all rows to the same depth;
+- bare:    the runner alone, its batches as large as it would have them, all rows to the same depth: that of
+           the fixed budgets, and each plan's mean, for the sooner rows are done, the more are embedded;
 - fixed, geometric, bimodal: the engine, with budgets of that kind (benchmarks/problems.py);
 - halting: the engine, every row to its own halt by the default rule;
 - static:  geometric budgets, each batch stepped until its deepest row is done, then the next one;
 - alone:   geometric budgets, one problem after the other.
 
-`of the bare runner` is row-steps per second that were asked for, over the bare runner's. `realised` is how
-much sooner geometric or bimodal budgets are done than fixed ones, over what their sums promise.
+`of the bare runner` is row-steps per second that were asked for, over the bare runner's; `as deep` is over
+those of the bare runner to the plan's own mean depth, so that it shows what the engine loses. `realised` is
+how much sooner geometric or bimodal budgets are done than fixed ones, over what their sums promise.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -35,7 +38,8 @@ def bare(runner: Runner, problems: list[Trajectory], depth: int, clock: Clock) -
     for wave in waves(problems, SLOTS):
         for slot, each in enumerate(wave):
             runner.put(slot, Carry(each.row))
-        width = max(1, runner.rows_per_batch(wave[0].row.bucket))
+        each = math.ceil(len(wave) / runner.workers)  # nobody without work
+        width = min(each, runner.rows_per_batch(wave[0].row.bucket))
         batches = waves(list(range(len(wave))), width)
         left = [depth] * len(batches)
         flights: dict[int, int] = {}
@@ -70,19 +74,17 @@ def measured(task: str, number: int, rounds: int, clock: Clock, report: Report) 
         [Trajectory(each.row, max(one.max_steps for one in wave)) for each in wave]
         for wave in waves(geometric, SLOTS)
     ]
+    needed = {kind: sum(each.max_steps for each in plan) for kind, plan in plans.items()}
+    needed |= {"halting": halted, "static": needed["geometric"], "alone": needed["geometric"]}
+    depths = {name: max(1, round(steps / number)) for name, steps in needed.items()}
+    bares = {f"bare, {depth} steps": depth for depth in sorted({*depths.values()})}
+    needed |= {name: number * depth for name, depth in bares.items()}
     ways: dict[str, Callable[[], float]] = {
-        "bare": lambda: bare(runner, plans["fixed"], LIMIT, clock),
+        **{name: partial(bare, runner, plans["fixed"], depth, clock) for name, depth in bares.items()},
         **{kind: partial(run, engine, plan, clock) for kind, plan in plans.items()},
         "halting": lambda: run(engine, halting, clock),
         "static": lambda: sum(run(engine, wave, clock) for wave in static),
         "alone": lambda: sum(run(engine, [each], clock) for each in geometric),
-    }
-    needed = {kind: sum(each.max_steps for each in plan) for kind, plan in plans.items()}
-    needed |= {
-        "bare": number * LIMIT,
-        "halting": halted,
-        "static": needed["geometric"],
-        "alone": needed["geometric"],
     }
     seconds = paired(ways, rounds)
     runner.close()
@@ -91,7 +93,8 @@ def measured(task: str, number: int, rounds: int, clock: Clock, report: Report) 
         name: {
             "row-steps": needed[name],
             "row-steps/s": spread(speed[name]),
-            "of the bare runner": ratio(speed[name], speed["bare"]),
+            "of the bare runner": ratio(speed[name], speed[f"bare, {LIMIT} steps"]),
+            "as deep": ratio(speed[name], speed[f"bare, {depths.get(name, bares.get(name))} steps"]),
             "realised": ratio(speed[name], speed["fixed"]),
         }
         for name in ways

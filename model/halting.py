@@ -73,7 +73,6 @@ CRITERIA: dict[str, Criterion] = {
     )
 }
 
-
 AGREEMENT = "agreement"
 AGREES = ("confidence", "argmax_stability", "kl")  # the scores that it is worked out from
 
@@ -209,24 +208,44 @@ def terms_of(
     return np.array((column, rule.threshold, above, *limits, False, 0, 0), TERMS)
 
 
+class Decision:
+    """The halting decision of some rows, worked out as far as their terms go, for many steps."""
+
+    def __init__(self, terms: NDArray[np.void], agrees: bool = True) -> None:
+        """terms: TERMS, (B,) or one for all. agrees: whether a row may halt on `agreement`."""
+        column = terms["column"]
+        self.watches = bool(np.logical_or.reduce(column >= 0, axis=None))  # any of them a score
+        self._max_steps = terms["max_steps"]
+        if not self.watches:
+            return
+        self._column, self._min_steps, self._patience = column, terms["min_steps"], terms["patience"]
+        self._sign = np.where(terms["halts_above"], 1.0, -1.0)  # all scores are to be over their thresholds
+        self._threshold = np.where(column >= 0, self._sign * terms["threshold"], np.nan)
+        self._agrees = terms["agrees"] if agrees and terms["agrees"].any() else None
+        self._parts = terms["stable"], terms["divergence"]
+
+    def after(self, scores: Array, depth: Steps, held_for: Steps) -> tuple[Flags, Flags, Steps]:
+        """What `decide` says."""
+        spent = depth >= self._max_steps
+        if not self.watches:
+            return np.zeros(len(scores), np.bool_), spent, np.zeros(len(scores), np.int64)
+        rows = np.arange(len(scores))
+        watched = scores[rows, self._column]
+        if self._agrees is not None:
+            stable, divergence = scores[rows, self._parts[0]], scores[rows, self._parts[1]]
+            watched = np.where(self._agrees, agreement(watched, stable, divergence), watched)
+        holds = watched * self._sign >= self._threshold
+        held_for = (held_for + 1) * (holds & (depth >= self._min_steps))
+        return held_for >= self._patience, spent, held_for
+
+
 def decide(
     scores: Array, depth: Steps, held_for: Steps, terms: NDArray[np.void], agrees: bool = True
 ) -> tuple[Flags, Flags, Steps]:
     """The halting decision after a step: (halted, out of budget, the new held_for), each (B,).
 
     scores (B, S) are the step's; depth (B,) counts it; held_for (B,) says for how many steps running the
-    criterion held before it; terms are TERMS, (B,) or one for all. Before min_steps the criterion is not
-    looked at, and a score that is not a number satisfies nothing. agrees: whether a row may halt on
-    `agreement`; who knows that none does saves the look.
+    criterion held before it; terms and agrees are those of a Decision. Before min_steps the criterion is not
+    looked at, and a score that is not a number satisfies nothing.
     """
-    column, threshold = terms["column"], terms["threshold"]
-    holds = (column >= 0) & (depth >= terms["min_steps"])
-    if scores.shape[1]:  # a model may have none
-        rows = np.arange(len(scores))
-        watched = scores[rows, column]  # the last one where there is none to watch
-        if agrees and terms["agrees"].any():
-            parts = scores[rows, terms["stable"]], scores[rows, terms["divergence"]]
-            watched = np.where(terms["agrees"], agreement(watched, *parts), watched)
-        holds &= np.where(terms["halts_above"], watched >= threshold, watched <= threshold)
-    held_for = (held_for + 1) * holds
-    return held_for >= terms["patience"], depth >= terms["max_steps"], held_for
+    return Decision(terms, agrees).after(scores, depth, held_for)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from model.halting import HaltReason
+from model.row import Layout
 from service.engine.boarding import Boarding
 from service.engine.ledger import Ledger
 from service.engine.messages import Event, Finished, Submission
 from service.engine.observer import Observer
-from service.engine.queue import Progress
+from service.engine.queue import Progress, WaitingQueue
 from service.engine.slots import Slots
-from service.engine.thoughts import NOTHING, Shown, thought_of
+from service.engine.thoughts import NOTHING, Shown, end_before, shown_before, thought_of
 from service.runners.runner import Carry, Runner
 
 Events = list[tuple[Submission, Event]]
@@ -19,14 +22,55 @@ class Departures:
     """Empties slots and closes accounts. `events` has what has happened since somebody took it."""
 
     def __init__(
-        self, slots: Slots, ledger: Ledger, boarding: Boarding, runner: Runner, observer: Observer
+        self,
+        slots: Slots,
+        ledger: Ledger,
+        waiting: WaitingQueue,
+        boarding: Boarding,
+        runner: Runner,
+        observer: Observer,
+        layout: Layout,
     ) -> None:
         self.events: Events = []
         self._slots = slots
         self._ledger = ledger
+        self._waiting = waiting
         self._boarding = boarding
         self._runner = runner
         self._observer = observer
+        self._layout = layout
+
+    def end_before(self, progress: Progress, now: float) -> None:
+        """One of which nothing is left to think about, unless it has gone already."""
+        if not progress.gone:
+            reason, error = end_before(progress)
+            shown = shown_before(progress, self._layout)
+            self.give_up(self._waiting.take(progress), reason, now, error, shown)
+
+    def stop(self, submission: Submission, now: float) -> None:
+        """End what has not begun as it stands; what has begun takes at most the step that is due."""
+        for progress in self._waiting.of(submission):
+            progress.stopped = True
+            if progress.carry.depth > progress.begun_at:
+                self._waiting.hurry(progress)
+            else:
+                shown = shown_before(progress, self._layout)
+                self.give_up(self._waiting.take(progress), HaltReason.CANCELLED, now, shown=shown)
+        for slot in self._slots.holding(submission):
+            progress = self._slots.holder(slot)
+            progress.stopped = True
+            if self._slots.launched[slot] > progress.begun_at:
+                self._slots.deadline[slot] = -np.inf
+                self._boarding.changed()
+            else:
+                self.leave(slot, HaltReason.CANCELLED, now, shown_before(progress, self._layout))
+
+    def cancel(self, submission: Submission, now: float) -> None:
+        """Drop all of it, as it is."""
+        for progress in self._waiting.cancel(submission):
+            self.give_up(progress, HaltReason.CANCELLED, now)
+        for slot in self._slots.holding(submission):
+            self.leave(slot, HaltReason.CANCELLED, now)
 
     def leave(
         self,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.halting import HaltReason
+from model.halting import Decision, HaltReason
 from model.manifest import Manifest
 from model.row import Floats, Layout
 from service.engine.boarding import Boarded, Boarding
@@ -24,7 +24,6 @@ from service.engine.messages import NOT_EMBEDDED, NOT_FINITE, Stepped, Submissio
 from service.engine.observer import Observer
 from service.engine.queue import Progress, WaitingQueue
 from service.engine.slots import Rows, Slots
-from service.engine.thoughts import end_before, shown_before
 from service.runners.runner import Flight, Landing, Runner
 
 
@@ -57,6 +56,9 @@ class Engine:
         self.failures = 0  # batches that failed since one came through
         self._manifest = manifest
         self._layout = Layout(manifest)
+        self._cuts = any(
+            isinstance(axis, str) for axis in manifest.logits.shape[1:]
+        )  # whether logits have any
         self._runner = runner
         self._observer = observer
         self._clock = clock
@@ -65,7 +67,9 @@ class Engine:
         self._over: list[Progress] = []  # before they began: nothing is left to think about
         self._flights: dict[Flight, Boarded] = {}
         self._boarding = Boarding(self.slots, self.ledger, runner)
-        self._departures = Departures(self.slots, self.ledger, self._boarding, runner, observer)
+        self._departures = Departures(
+            self.slots, self.ledger, self.waiting, self._boarding, runner, observer, self._layout
+        )
 
     @property
     def running(self) -> int:
@@ -100,9 +104,8 @@ class Engine:
 
     def step(self) -> Events:
         """Aborts, seats, launches; lands what has come back, decides about it, emits and releases."""
-        if self._over or self._stopped:
-            self._apply_stops()
-        self._apply_cancellations()
+        if self._over or self._stopped or self._cancelled:
+            self._apply_aborts()
         self._seat()
         self._launch()
         if self._runner.ahead:
@@ -113,57 +116,34 @@ class Engine:
         events, self._departures.events = self._departures.events, []
         return events
 
-    def _apply_stops(self) -> None:
+    def _apply_aborts(self) -> None:
         now = self._clock()
         for progress in self._over:
-            if not progress.gone:
-                reason, error = end_before(progress)
-                self._departures.give_up(
-                    self.waiting.take(progress), reason, now, error, shown_before(progress, self._layout)
-                )
+            self._departures.end_before(progress, now)
         for submission in self._stopped:
-            for progress in self.waiting.of(submission):
-                progress.stopped = True
-                if progress.carry.depth > progress.begun_at:
-                    self.waiting.hurry(progress)
-                else:
-                    shown = shown_before(progress, self._layout)
-                    self._departures.give_up(
-                        self.waiting.take(progress), HaltReason.CANCELLED, now, shown=shown
-                    )
-            for slot in self.slots.holding(submission):
-                progress = self.slots.holder(slot)
-                progress.stopped = True
-                if self.slots.launched[slot] > progress.begun_at:
-                    self.slots.deadline[slot] = -np.inf
-                else:
-                    self._departures.leave(
-                        slot, HaltReason.CANCELLED, now, shown_before(progress, self._layout)
-                    )
-        self._over, self._stopped = [], []
-
-    def _apply_cancellations(self) -> None:
-        now = self._clock()
+            self._departures.stop(submission, now)
         for submission in self._cancelled:
-            for progress in self.waiting.cancel(submission):
-                self._departures.give_up(progress, HaltReason.CANCELLED, now)
-            for slot in self.slots.holding(submission):
-                self._departures.leave(slot, HaltReason.CANCELLED, now)
-        self._cancelled = []
+            self._departures.cancel(submission, now)
+        self._over, self._stopped, self._cancelled = [], [], []
 
     def _seat(self) -> None:
         """Fill the slots from the queue; where none is free, whoever has had too much makes room."""
         if not self.waiting:
             return
         now = self._clock()
+        if not self.slots.free and self.ledger.settled and not self.waiting.overdue(now):
+            return
         settled = self.slots.settled()  # whoever sits down now stays for a step at least
         moves = float(self._room())  # as many as could be launched at once: a seat alone helps nobody
+        everybody = self.waiting.everybody() if len(self.waiting) <= self.slots.free else []
         while self.waiting:
-            progress = self.waiting.first(now)
+            progress = everybody.pop(0) if everybody else self.waiting.first(now)
             if not self.slots.free:
                 moves -= 1 / self._runner.rows_per_batch(progress.carry.row.bucket)
                 slot = self._make_room(progress, settled, now) if moves >= 0 else None
                 if slot is None:
+                    if not self._owe(self.slots.occupied.nonzero()[0], progress, now).any():
+                        self.ledger.settle()
                     break
                 settled = settled[settled != slot]
             self.waiting.take(progress)
@@ -210,11 +190,13 @@ class Engine:
             return
         if self.slots.steered and self._steer(self.slots.to_steer(ready)):
             ready = self._ready()
-        for boarded in self._boarding.first(ready, room, self._clock()):
-            flight = self._runner.launch(boarded.batch, boarded.shown, boarded.lean)
+        now = self._clock()
+        for boarded in self._boarding.first(ready, room, now):
+            course = self._boarding.course(boarded, now)
+            flight = self._runner.launch(boarded.batch, boarded.shown, boarded.lean, course)
             self._flights[flight] = boarded
             self.slots.launched[boarded.rows] += 1
-            self.ledger.charge(self.slots.account[boarded.rows], self._runner.cost(boarded.bucket))
+            self.ledger.charge(boarded.accounts, self._runner.cost(boarded.bucket))
 
     def _ready(self) -> Rows:
         """Who may be launched; not ahead of its decision who should yield its slot to one that waits."""
@@ -269,28 +251,34 @@ class Engine:
                 why = NOT_EMBEDDED if landing.error is None else f"{NOT_EMBEDDED}: {landing.error}"
                 self._departures.leave(int(rows[place]), HaltReason.ERROR, now, error=why)
                 there[place] = False
+        if landing.embed_seconds:
+            for slot in rows[there & (self.slots.depth[rows] == 0)].tolist():
+                self.slots.holder(slot).embedding = landing.embed_seconds
+        if landing.taken is not None:
+            self._come_through(landing, boarded, there)
         if landing.error is not None:
             self.failures += 1
             for slot in rows[there].tolist():
                 self._departures.leave(slot, HaltReason.ERROR, now, error=f"the step failed: {landing.error}")
             return
         self.failures = 0
-        self._observer.stepped(len(rows), landing.seconds)
-        sound = there & np.isfinite(logits).reshape(len(rows), -1).all(axis=1)
-        if not sound.all():
+        steps = 1 if landing.taken is None else int(landing.taken.max())
+        row_steps = len(rows) if landing.taken is None else int(landing.taken.sum())
+        self._observer.stepped(row_steps, landing.seconds / steps, steps)
+        decision = boarded.decision
+        if not (there.all() and np.isfinite(logits).all()):
+            sound = there & np.isfinite(logits).reshape(len(rows), -1).all(axis=1)
             for place in np.flatnonzero(there & ~sound).tolist():  # what padding shows is nobody's answer
                 sound[place] = np.isfinite(self._real(int(rows[place]), logits[place])).all()
             for slot in rows[there & ~sound].tolist():
                 self._departures.leave(slot, HaltReason.ERROR, now, error=NOT_FINITE)
             rows, logits, scores = rows[sound], logits[sound], scores[sound]
+            decision = Decision(boarded.terms[sound], self.slots.agreeing > 0)
         self.steps += len(rows)
-        if landing.embed_seconds:
-            for slot in rows[self.slots.depth[rows] == 0].tolist():
-                self.slots.holder(slot).embedding = landing.embed_seconds
-        halted, spent, late = self.slots.advance(rows, scores, now)
+        halted, spent, late = self.slots.advance(rows, scores, now, decision)
         over = halted | spent | late
-        told = self.slots.followed[rows]
-        for place in np.flatnonzero(over | told).tolist():
+        told = over | self.slots.followed[rows] if boarded.followed else over
+        for place in np.flatnonzero(told).tolist():
             slot = int(rows[place])
             progress = self.slots.holder(slot)
             every_step = progress.trajectory.every_step
@@ -311,6 +299,18 @@ class Engine:
                 reason = HaltReason.BUDGET if spent[place] else late_for
                 self._departures.leave(slot, HaltReason.HALTED if halted[place] else reason, now, shown)
 
+    def _come_through(self, landing: Landing, boarded: Boarded, there: Flags) -> None:
+        """Count the steps of a course that came before the last one, or before the one that failed."""
+        assert landing.taken is not None, "one step each"
+        last = 0 if landing.error is not None else 1
+        rows, steps = boarded.rows[there], landing.taken[there] - last
+        self.slots.further(rows, steps, None if landing.held_for is None else landing.held_for[there])
+        self.steps += int(steps.sum())
+        if len(further := np.repeat(boarded.accounts[there], steps)):
+            self.ledger.charge(further, self._runner.cost(boarded.bucket))
+
     def _real(self, slot: int, logits: Floats) -> Floats:
         """A row's logits without padding."""
+        if not self._cuts:
+            return logits
         return self._layout.cut(self._manifest.logits, logits, self.slots.holder(slot).carry.row.lengths)

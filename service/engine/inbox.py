@@ -25,10 +25,11 @@ class Inbox:
     """Filled on the event loop, emptied by the engine's thread."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
-        """wake: called with every command, for a thread that waits elsewhere."""
+        """wake: called with every command for which the thread does not wait here: it may do so elsewhere."""
         self._wake = wake
         self._changed = threading.Condition()
         self._commands = Commands()
+        self._awaited = False  # whether the thread waits for a command
         self.closing = False
 
     @property
@@ -72,7 +73,9 @@ class Inbox:
             while wait and not self._commands:
                 if self.closing:
                     return None
+                self._awaited = True
                 self._changed.wait()
+                self._awaited = False
             commands, self._commands = self._commands, Commands()
             return commands
 
@@ -83,4 +86,5 @@ class Inbox:
 
     def _tell(self) -> None:
         self._changed.notify()
-        self._wake()
+        if not self._awaited:
+            self._wake()

@@ -10,8 +10,6 @@ because the clock of the fair share goes on and the head start is bounded.
 from __future__ import annotations
 
 import heapq
-from collections import Counter
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +19,7 @@ from service.engine.messages import Submission
 Rows = NDArray[np.intp]
 Flags = NDArray[np.bool_]
 HEAD_START = 10  # quanta
+LOOK_AGAIN = 0.5  # quanta of compute: before that, nobody who owed nothing comes to owe a slot worth taking
 FIRST = 64  # accounts there is room for to begin with
 
 
@@ -30,7 +29,7 @@ class Accounts:
     def __init__(self, quantum: float) -> None:
         self._quantum = quantum
         self.clock = np.zeros(FIRST)  # seconds of compute, from where a fair share stood at the opening
-        self.credit = np.zeros(FIRST)  # what is left of its first quantum, in seconds
+        self.mature = np.zeros(FIRST)  # where its clock has used up its first quantum
         self.held = np.zeros(FIRST, np.int64)  # slots
         self.waiting = np.zeros(FIRST, np.int64)  # problems without a slot
         self.arrival = np.zeros(FIRST, np.int64)  # order of opening
@@ -43,24 +42,23 @@ class Accounts:
         """A new account at the clock of the fair share; returns its number."""
         if not self._free:
             size = len(self.clock)
-            for name, column in self._columns():
+            columns = [(name, kept) for name, kept in vars(self).items() if isinstance(kept, np.ndarray)]
+            for name, column in columns:
                 setattr(self, name, np.concatenate([column, np.zeros_like(column)]))
             self._free = list(range(size, 2 * size))
         number = heapq.heappop(self._free)
-        self.clock[number], self.credit[number] = share, self._quantum
+        self.clock[number], self.mature[number] = share, share + self._quantum
+        self.members[number], self.share[number] = 0, 0.0
         return number
 
     def standing(self, numbers: Rows) -> NDArray[np.float64]:
         """Whose is smallest goes first."""
-        return self.clock[numbers] - HEAD_START * self._quantum * (self.credit[numbers] > 0)
+        clock = self.clock[numbers]
+        return clock - HEAD_START * self._quantum * (clock < self.mature[numbers])
 
     def close(self, number: int) -> None:
-        for _, column in self._columns():
-            column[number] = 0
+        """Of one that holds nothing, and for which nothing waits."""
         heapq.heappush(self._free, number)
-
-    def _columns(self) -> list[tuple[str, NDArray[Any]]]:
-        return [(name, column) for name, column in vars(self).items() if isinstance(column, np.ndarray)]
 
 
 class Ledger:
@@ -76,9 +74,12 @@ class Ledger:
         self._key_numbers: dict[str, int] = {}
         self._by_number: dict[int, Submission] = {}
         self._opened = 0
+        self._charged = 0.0  # seconds of compute, to all together
+        self._settled_until = -1.0  # of those: nobody owes a slot to anybody before
 
     def enter(self, submission: Submission) -> None:
         """Open an account for a submission whose problems all wait."""
+        self._settled_until = -1.0
         key = self._key_numbers.get(submission.key)
         if key is None:
             key = self._key_numbers[submission.key] = self._keys.open(self._share)
@@ -97,12 +98,14 @@ class Ledger:
 
     def sits(self, submission: Submission, slots: int = 1) -> None:
         """A problem of it has taken a slot; -1: has gone back to wait."""
+        self._settled_until = -1.0
         number = self._numbers[submission]
         self._submissions.waiting[number] -= slots
         self._hold(number, slots)
 
     def leaves(self, submission: Submission, seated: bool) -> None:
         """A problem of it is over, in a slot or while it waited; the account closes with the last."""
+        self._settled_until = -1.0
         number = self._numbers[submission]
         accounts = self._submissions
         if seated:
@@ -120,26 +123,38 @@ class Ledger:
             del self._key_numbers[submission.key]
 
     def charge(self, numbers: Rows, seconds: float) -> None:
-        """The accounts, one per row of a batch, have each used so much."""
+        """The accounts, one per row of a batch and step, have each used so much."""
         accounts, keys = self._submissions, self._keys
         self._share += seconds * len(numbers) / len(self._key_numbers)
-        for number, rows in Counter(numbers.tolist()).items():  # few, mostly one: quicker than arrays
-            used, key = seconds * rows, accounts.key[number]
-            accounts.clock[number] += used
-            accounts.credit[number] -= used
-            keys.clock[key] += used
-            keys.credit[key] -= used
-            keys.share[key] += used / keys.members[key]
+        self._charged += seconds * len(numbers)
+        of = accounts.key[numbers]
+        np.add.at(accounts.clock, numbers, seconds)
+        np.add.at(keys.clock, of, seconds)
+        np.add.at(keys.share, of, seconds / keys.members[of])
+
+    def settle(self) -> None:
+        """Nobody in a slot owes it to anybody who waits, as things are now."""
+        self._settled_until = self._charged + LOOK_AGAIN * self._quantum
+
+    @property
+    def settled(self) -> bool:
+        """Whether that still holds: nobody has come or gone since, and little has been charged."""
+        return self._charged < self._settled_until
 
     def order(self, numbers: Rows) -> Rows:
         """The places in `numbers`, whose accounts have had least first; equals stay as they are."""
         accounts = self._submissions
-        return np.lexsort((accounts.standing(numbers), self._keys.standing(accounts.key[numbers])))
+        standing = accounts.standing(numbers)
+        if len(self._key_numbers) == 1:
+            return np.argsort(standing, kind="stable")
+        return np.lexsort((standing, self._keys.standing(accounts.key[numbers])))
 
     def next(self) -> Submission:
         """Whose problem gets the next slot: within their share of slots first, then who has had least."""
         accounts, keys = self._submissions, self._keys
-        numbers = np.flatnonzero(accounts.waiting)
+        numbers = accounts.waiting.nonzero()[0]
+        if len(numbers) == 1:
+            return self._by_number[int(numbers[0])]
         of = accounts.key[numbers]
         first = np.lexsort(
             (

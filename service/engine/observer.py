@@ -10,8 +10,8 @@ from model.halting import HaltReason
 class Observer(Protocol):
     """Who wants to know what the engine does (metrics). Called from the engine's thread."""
 
-    def stepped(self, rows: int, seconds: float) -> None:
-        """A batch of so many rows took a step."""
+    def stepped(self, rows: int, seconds: float, steps: int = 1) -> None:
+        """A batch took so many steps of so many seconds each; `rows` of them in all."""
 
     def queued(self, seconds: float) -> None:
         """A problem found its first slot after so long."""
@@ -35,7 +35,7 @@ class Observer(Protocol):
 class Unobserved:
     """An observer for steps that are nobody's."""
 
-    def stepped(self, rows: int, seconds: float) -> None: ...
+    def stepped(self, rows: int, seconds: float, steps: int = 1) -> None: ...
     def queued(self, seconds: float) -> None: ...
     def yielded(self) -> None: ...
     def finished(self, reason: HaltReason, steps: int) -> None: ...

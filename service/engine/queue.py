@@ -89,6 +89,14 @@ class WaitingQueue:
             line.popleft()
         return line[0]
 
+    def everybody(self) -> list[Progress]:
+        """All who wait, in the order in which their submissions came."""
+        return [progress for line in self._lines.values() for progress in line if not progress.gone]
+
+    def overdue(self, now: float) -> bool:
+        """Whether somebody may be out of time."""
+        return bool(self._deadlines) and self._deadlines[0][0] <= now
+
     def of(self, submission: Submission) -> list[Progress]:
         """A submission's problems that wait."""
         return [progress for progress in self._lines.get(submission, ()) if not progress.gone]

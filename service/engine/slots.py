@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Container, Mapping
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.halting import AGREEMENT, TERMS, Criterion, Flags, decide, terms_of
+from model.halting import AGREEMENT, TERMS, Criterion, Decision, Flags, Steps, terms_of
 from model.row import Bucket, Floats
 from service.engine.messages import Submission
 from service.engine.queue import Progress
 from service.engine.steering import NEVER
 
 Rows = NDArray[np.intp]
+Kind = tuple[Bucket, bool]  # and whether the steps are lean
 
 
 class Slots:
@@ -29,7 +31,8 @@ class Slots:
 
         lean: those of them that a lean step is enough for.
         """
-        self._criteria, self._lean_criteria = criteria, lean
+        self._lean_criteria = lean
+        self._terms_of = lru_cache(256)(partial(terms_of, criteria=criteria))
         self.occupied = np.zeros(slots, np.bool_)
         self.tenant = np.zeros(slots, np.int64)  # changes with whoever sits there: tells guests from ghosts
         self.account = np.zeros(slots, np.intp)  # of the submission, in the ledger
@@ -39,14 +42,14 @@ class Slots:
         self.held_for = np.zeros(slots, np.int64)  # steps running for which the criterion has held
         self.deadline = np.full(slots, np.inf, np.float64)
         self.followed = np.zeros(slots, np.bool_)  # whose every step is told or counted
-        self.views = np.zeros(slots, np.bool_)  # whose states are asked for
-        self.lean = np.zeros(slots, np.bool_)  # who takes lean steps
+        self.views = [False] * slots  # whose states are asked for
         self.alone = np.zeros(slots, np.bool_)  # who is launched again only once its last step is decided
         self.steer_at = np.full(slots, NEVER, np.int64)  # the next step before which a state is changed
         self.steered = 0  # slots in which that may come
         self.agreeing = 0  # slots that may halt on agreement
+        self.following = 0  # slots that are followed
         self.progress: list[Progress | None] = [None] * slots
-        self.bucket: list[Bucket] = [()] * slots
+        self.kind: list[Kind] = [((), False)] * slots  # who can share a step
         self._free = list(range(slots))  # a heap
 
     @property
@@ -61,23 +64,22 @@ class Slots:
         slot, trajectory = self._free[0], progress.trajectory
         self.account[slot] = account
         self.depth[slot] = self.launched[slot] = progress.carry.depth
-        self.terms[slot] = terms_of(
-            trajectory.rule, trajectory.min_steps, trajectory.max_steps, self._criteria
-        )
+        self.terms[slot] = self._terms_of(trajectory.rule, trajectory.min_steps, trajectory.max_steps)
         self.held_for[slot] = progress.held_for
         self.deadline[slot] = np.inf if progress.deadline is None else progress.deadline
         self.followed[slot] = trajectory.every_step or trajectory.tallies
         self.views[slot] = trajectory.view is not None
-        self.lean[slot] = not (trajectory.scored or trajectory.keeps) and (
-            trajectory.rule.criterion in self._lean_criteria
-        )
         self.alone[slot] = trajectory.keeps or trajectory.steering is not None
         if trajectory.steering is not None:
             self.steer_at[slot] = trajectory.steering.next(max(progress.carry.depth, progress.steered) + 1)
             self.steered += 1
-        self.progress[slot], self.bucket[slot] = progress, progress.carry.row.bucket
+        lean = not (trajectory.scored or trajectory.keeps) and (
+            trajectory.rule.criterion in self._lean_criteria
+        )
+        self.progress[slot], self.kind[slot] = progress, (progress.carry.row.bucket, lean)
         self.occupied[slot] = True
         self.agreeing += trajectory.rule.criterion == AGREEMENT
+        self.following += bool(self.followed[slot])
         heapq.heappop(self._free)
         return slot
 
@@ -88,6 +90,7 @@ class Slots:
         self.tenant[slot] += 1
         trajectory = self.holder(slot).trajectory
         self.agreeing -= trajectory.rule.criterion == AGREEMENT
+        self.following -= bool(self.followed[slot])
         if trajectory.steering is not None:
             self.steered -= 1
             self.steer_at[slot] = NEVER
@@ -110,9 +113,10 @@ class Slots:
 
     def boarding(self, ahead: bool) -> Rows:
         """Who may take a step now: within the budget, and with nothing undecided unless `ahead`."""
+        if not ahead:
+            return self.settled()  # who had no step left has gone
         ready = self.occupied & (self.launched < self.terms["max_steps"])
-        further = ~self.alone if ahead else 0
-        return np.flatnonzero(ready & (self.launched <= self.depth + further))
+        return np.flatnonzero(ready & (self.launched <= self.depth + ~self.alone))
 
     def to_steer(self, ready: Rows) -> list[int]:
         """Those of `ready` whose state is changed before the step that they take next."""
@@ -121,16 +125,23 @@ class Slots:
 
     def settled(self) -> Rows:
         """The occupied slots of which nothing is under way."""
-        return np.flatnonzero(self.occupied & (self.launched == self.depth))
+        return (self.occupied & (self.launched == self.depth)).nonzero()[0]
 
-    def advance(self, rows: Rows, scores: Floats, now: float) -> tuple[Flags, Flags, Flags]:
+    def further(self, rows: Rows, steps: Steps, held_for: Steps | None) -> None:
+        """Count what `rows` have taken in one launch before their last step, about which is to be decided."""
+        self.depth[rows] += steps
+        self.launched[rows] += steps
+        if held_for is not None:
+            self.held_for[rows] = held_for
+
+    def advance(
+        self, rows: Rows, scores: Floats, now: float, decision: Decision
+    ) -> tuple[Flags, Flags, Flags]:
         """Count a step for `rows` and decide: (halted, out of budget, past the deadline), each (R,).
 
-        scores (R, S) are this step's.
+        scores (R, S) are this step's; the decision is theirs.
         """
-        self.depth[rows] += 1
-        halted, spent, held_for = decide(
-            scores, self.depth[rows], self.held_for[rows], self.terms[rows], self.agreeing > 0
-        )
-        self.held_for[rows] = held_for
+        depth = self.depth[rows] + 1
+        halted, spent, held_for = decision.after(scores, depth, self.held_for[rows])
+        self.depth[rows], self.held_for[rows] = depth, held_for
         return halted, spent, now >= self.deadline[rows]

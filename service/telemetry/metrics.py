@@ -134,9 +134,10 @@ class ModelMetrics:
         self._queue_seconds = metrics.queue_seconds.labels(name)
         self._step_seconds = metrics.step_seconds.labels(name)
 
-    def stepped(self, rows: int, seconds: float) -> None:
+    def stepped(self, rows: int, seconds: float, steps: int = 1) -> None:
         self._steps.inc(rows)
-        self._step_seconds.observe(seconds)
+        for _ in range(steps):
+            self._step_seconds.observe(seconds)
 
     def queued(self, seconds: float) -> None:
         self._queue_seconds.observe(seconds)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from model.halting import HaltReason
 from model.manifest import Manifest
 from model.row import Bucket, Layout, Row
 from service.runners.computing import Computing
-from service.runners.runner import Batch, Carry, Flight, Landing, View, failed
+from service.runners.runner import Batch, Carry, Course, Flight, Headway, Landing, View, failed
 
 NEVER = 10**6
 
@@ -95,9 +95,12 @@ class FakeRunner:
     workers = 1
     lean = False
 
-    def __init__(self, micro_batch: int = 4, ahead: bool = False, cost: float = 0.0) -> None:
+    def __init__(
+        self, micro_batch: int = 4, ahead: bool = False, cost: float = 0.0, bursts: bool = False
+    ) -> None:
         self.micro_batch = micro_batch
         self.ahead = ahead
+        self.bursts = bursts
         self.seconds = cost  # that a row is said to take for a step
         self.admissions: list[int] = []  # names, in order
         self.batches: list[list[int]] = []  # names of every batch, in order
@@ -108,6 +111,7 @@ class FakeRunner:
         self._flights: list[tuple[Flight, list[int], list[Passenger]]] = []
         self._aboard: dict[int, Passenger] = {}
         self._next = 0
+        self.courses: dict[Flight, Course] = {}  # of what is under way
 
     @property
     def room(self) -> int:
@@ -143,26 +147,49 @@ class FakeRunner:
     def release(self, slot: int) -> None:
         self._aboard.pop(slot, None)
 
-    def launch(self, batch: Batch, shown: Sequence[int], lean: bool = False) -> Flight:
+    def launch(
+        self, batch: Batch, shown: Sequence[int], lean: bool = False, course: Course | None = None
+    ) -> Flight:
         aboard = [self._aboard[slot] for slot in batch]
         assert len(batch) <= self.micro_batch, "a batch is larger than the device takes"
         assert len({passenger.row.bucket for passenger in aboard}) == 1, "a batch mixes lengths"
         under_way = sum(passenger in flight for _, _, flight in self._flights for passenger in aboard[:1])
         assert under_way <= self.ahead, "a row is launched before its last step is decided"
+        assert course is None or (self.bursts and not self.ahead), "nobody takes a course unasked"
         self._next += 1
         self._flights.append((self._next, list(batch), aboard))
+        if course is not None:
+            self.courses[self._next] = course
         return self._next
 
     def land(self) -> list[Landing]:
         self.stepping.set()
         assert self.may_step.wait(30), "a test forgot to let the engine go"
-        landings = [self._step(*self._flights.pop(0))]
+        landings = [self._go(*self._flights.pop(0))]
         while self._flights and not self.ahead:
-            landings.append(self._step(*self._flights.pop(0)))
+            landings.append(self._go(*self._flights.pop(0)))
         return landings
 
     def wake(self) -> None:
         pass
+
+    def _go(self, flight: Flight, batch: list[int], aboard: list[Passenger]) -> Landing:
+        """A step, or several on a course."""
+        course = self.courses.pop(flight, None)
+        if course is None:
+            return self._step(flight, batch, aboard)
+        headway = Headway(course, self.wanted)
+        while True:
+            landing = self._step(flight, batch, aboard)
+            if landing.error is not None:
+                return failed(flight, landing.error, np.full(len(batch), headway.taken))
+            if not headway.goes_on(landing.logits, landing.scores):
+                taken = np.full(len(batch), headway.taken)
+                return replace(landing, taken=taken, held_for=headway.held_for)
+
+    def wanted(self) -> bool:
+        """Whether somebody has called in the middle of a course."""
+        return False
 
     def _step(self, flight: Flight, batch: list[int], aboard: list[Passenger]) -> Landing:
         self.batches.append([int(passenger.row.tensors["plan"][0]) for passenger in aboard])
@@ -206,8 +233,9 @@ class FakeObserver:
     restarts: int = 0
     dropped_steps: int = 0
 
-    def stepped(self, rows: int, seconds: float) -> None:
+    def stepped(self, rows: int, seconds: float, steps: int = 1) -> None:
         assert seconds >= 0
+        assert steps > 0
         self.rows.append(rows)
 
     def queued(self, seconds: float) -> None:

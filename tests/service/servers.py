@@ -33,7 +33,7 @@ from service.engine.served_model import ServedModel
 from service.fleet import Fleet
 from service.http.protocol import configuration
 from service.runners.computing import Computing
-from service.runners.runner import Batch, Carry, Flight, Landing, View, failed
+from service.runners.runner import Batch, Carry, Course, Flight, Landing, View, failed
 from service.settings import Settings, read_settings
 from service.telemetry.metrics import Metrics
 
@@ -82,6 +82,7 @@ class CountingRunner:
     workers = room = 1
     lean = False
     ahead = False
+    bursts = False
     computing = Computing()
 
     def __init__(self, nan_nodes: int = -1, failing_nodes: int = -1) -> None:
@@ -126,7 +127,9 @@ class CountingRunner:
             self._rows.pop(slot, None)
             self._changed.notify_all()
 
-    def launch(self, batch: Batch, shown: Sequence[int], lean: bool = False) -> Flight:
+    def launch(
+        self, batch: Batch, shown: Sequence[int], lean: bool = False, course: Course | None = None
+    ) -> Flight:
         self._next += 1
         self._launched.append((self._next, batch))
         return self._next

@@ -1,4 +1,4 @@
-"""The halting decision is one: a plain loop, the engine, its look-ahead and calibration agree."""
+"""The halting decision is one: a plain loop, the engine, look-ahead, courses and calibration agree."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ THRESHOLDS = (0.0, 0.1, 0.25, 0.5, 1.0)  # 0.1 as a float32 is a little over 0.1
 class ScriptedRunner(FakeRunner):
     """Shows the scores that a script holds for the row's name and depth: (rows, STEPS, 2)."""
 
-    def __init__(self, script: NDArray[np.float32], ahead: bool) -> None:
-        super().__init__(micro_batch=3, ahead=ahead)
+    def __init__(self, script: NDArray[np.float32], ahead: bool, bursts: bool) -> None:
+        super().__init__(micro_batch=3, ahead=ahead, bursts=bursts)
         self.script = script
 
     def _step(self, flight: int, batch: list[int], aboard: list[Passenger]) -> Landing:
@@ -77,7 +77,7 @@ def by_the_engine(runner: FakeRunner, problems: list[Trajectory]) -> list[tuple[
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_engine_look_ahead_and_calibration_decide_as_a_plain_loop_does(seed: int) -> None:
+def test_engine_look_ahead_courses_and_calibration_decide_as_a_plain_loop_does(seed: int) -> None:
     draw = np.random.default_rng(seed)
     rows = 24
     scores = random_scores(draw, rows)
@@ -87,11 +87,11 @@ def test_engine_look_ahead_and_calibration_decide_as_a_plain_loop_does(seed: int
     expected = [by_hand(*terms) for terms in zip(scores, rules, floors, budgets, strict=True)]
     assert {reason for _, reason in expected} == {HaltReason.HALTED, HaltReason.BUDGET}
 
-    for ahead in (False, True):
+    for ahead, bursts in ((False, False), (True, False), (False, True)):
         problems = [
             Trajectory(plan(row), budgets[row], min_steps=floors[row], rule=rules[row]) for row in range(rows)
         ]
-        assert by_the_engine(ScriptedRunner(scores, ahead), problems) == expected
+        assert by_the_engine(ScriptedRunner(scores, ahead, bursts), problems) == expected
 
     traced = Trace(np.zeros((rows, STEPS), np.bool_), scores, NAMES)
     for row, (steps, _) in enumerate(expected):

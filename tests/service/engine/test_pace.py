@@ -10,7 +10,7 @@ from service.engine.engine import Engine, EngineLimits
 from service.engine.messages import Submission, Trajectory
 from service.engine.pace import LONG_STEP, ahead_pays
 from service.errors import StartupError
-from service.runners.runner import Batch, Flight, Landing
+from service.runners.runner import Batch, Course, Flight, Landing
 from tests.service.fakes import FakeClock, FakeObserver, FakeRunner, fake_manifest, plan
 
 SLOTS = 4
@@ -24,11 +24,13 @@ class TimedRunner(FakeRunner):
         self.clock, self.step, self.host, self.lag = clock, step, host, lag
         self.done: list[float] = []
 
-    def launch(self, batch: Batch, shown: Sequence[int], lean: bool = False) -> Flight:
+    def launch(
+        self, batch: Batch, shown: Sequence[int], lean: bool = False, course: Course | None = None
+    ) -> Flight:
         self.clock.now += self.host + (self.lag if self.ahead else 0)
         began = max(self.clock.now, self.done[-1] if self.done else 0.0)
         self.done.append(began + self.step)
-        return super().launch(batch, shown, lean)
+        return super().launch(batch, shown, lean, course)
 
     def land(self) -> list[Landing]:
         landings = super().land()

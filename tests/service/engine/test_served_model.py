@@ -101,6 +101,24 @@ def test_many_submissions_each_get_their_own_events_in_order() -> None:
     run(scenario())
 
 
+def test_a_loop_that_is_behind_hears_of_several_steps_at_once() -> None:
+    async def scenario() -> None:
+        observer = FakeObserver()
+        served = worker_of(FakeRunner, observer=observer)
+        served.start()
+        await until(served, None)
+        ticket = served.submit(work(1, steps=5, every_step=True))
+        while not observer.reasons:
+            time.sleep(0.001)  # the loop does nothing else meanwhile
+        batches = [events async for events in ticket]
+        assert sum(map(len, batches)) == 6
+        assert len(batches) <= 2, "the last step may have been told a moment later"
+        served.close()
+        await served.closed()
+
+    run(scenario())
+
+
 def test_overload_is_refused_at_once_and_an_empty_queue_takes_anything() -> None:
     async def scenario() -> None:
         runner = FakeRunner(cost=1.0)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import numpy as np
+import pytest
 
 from model.halting import HaltReason
 from service.engine.messages import Event, Finished, Stepped, Submission, Trajectory
@@ -120,3 +122,83 @@ def test_what_comes_after_the_reader_has_left_is_not_kept() -> None:
         ticket.put(step(number))
     assert budget.used == 0
     assert ticket.put(end()), "the engine must still learn that it was the last"
+
+
+class Taking:
+    """Somebody who takes steps at once, but for those of a number in `leaves`."""
+
+    def __init__(self, *leaves: int) -> None:
+        self.taken: list[Event] = []
+        self._leaves = leaves
+
+    def __call__(self, events: Sequence[Event]) -> bool:
+        if any(isinstance(event, Finished) or event.step in self._leaves for event in events):
+            return False
+        self.taken += events
+        return True
+
+
+async def awaited(ticket: Ticket, got: list[Event]) -> asyncio.Task[None]:
+    """A reader that waits by now."""
+
+    async def collect() -> None:
+        async for events in ticket:
+            got.extend(events)
+
+    reader = asyncio.create_task(collect())
+    await asyncio.sleep(0)
+    return reader
+
+
+def test_steps_are_taken_where_they_come_while_the_reader_waits_and_it_gets_the_rest() -> None:
+    async def scenario() -> None:
+        budget, got, taking = Budget(10**6, 10**6), list[Event](), Taking(3)
+        ticket = Ticket(submission(2), lambda _: None, budget)
+        ticket.offer(taking)
+        ticket.put(step(1))
+        assert not taking.taken, "nobody waits for it yet"
+        reader = await awaited(ticket, got)
+        ticket.put(step(2), step(2, index=1))
+        assert (steps(taking.taken), budget.used) == ([2, 2], 0)
+        ticket.put(step(3))
+        ticket.put(step(4))
+        assert steps(taking.taken) == [2, 2], "the reader has 3 to read before that"
+        while len(got) < 3:
+            await asyncio.sleep(0)
+        ticket.put(step(5))
+        assert not ticket.put(step(6), end())
+        assert ticket.put(end(1))
+        await reader
+        assert (steps(taking.taken), steps(got)) == ([2, 2, 5], [1, 3, 4, 6])
+        assert got[-2:] == [end(), end(1)]
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
+
+
+def test_what_breaks_where_steps_are_taken_breaks_their_reader() -> None:
+    def broken(_: Sequence[Event]) -> bool:
+        raise RuntimeError("a bug")
+
+    async def scenario() -> None:
+        ticket = Ticket(submission(), lambda _: None, Budget(10**6, 10**6))
+        ticket.offer(broken)
+        reader = await awaited(ticket, [])
+        assert not ticket.put(step(1))
+        with pytest.raises(RuntimeError, match="a bug"):
+            await reader
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
+
+
+def test_nothing_is_offered_once_nobody_reads() -> None:
+    async def scenario() -> None:
+        taking = Taking()
+        ticket = Ticket(submission(), lambda _: None, Budget(10**6, 10**6))
+        ticket.offer(taking)
+        reader = await awaited(ticket, [])
+        ticket.close()
+        ticket.put(step(1))
+        assert not taking.taken
+        reader.cancel()
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
