@@ -7,7 +7,8 @@
 - a list:    64 problems in a request, against 64 requests;
 - depth:     128 requests with budgets of 64 steps each, and with geometric ones of mean 12: how much sooner
              those are done, over what the sums of their steps promise;
-- streaming: 64 streams of 16 steps with full float32 states in frames, against the same without a stream.
+- streaming: 64 streams of 16 steps with full float32 states in frames, against the same without a stream;
+- first:     a stream of 64 steps on an idle server: when its first step comes, in times of a step.
 
 --server names another tree of Fathom's, an older one say, that is measured in the same rounds.
 """
@@ -21,12 +22,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from driving import Process, drive, free_port, post, running
-from measure import Report, paired, parser, ratio, spread
+from driving import Process, drive, first_event, free_port, post, running
+from measure import Report, Spread, paired, parser, ratio, spread
 from problems import LIMIT, budgets, problem
 
 FRAMES = "application/vnd.fathom.frames"
-AT_ONCE, MANY, LISTED, DEEP, STREAMS = 16, 800, 64, 128, 64
+AT_ONCE, MANY, LISTED, DEEP, STREAMS, LONG, ALONE = 16, 800, 64, 128, 64, 64, 50
 SERVE = "import sys; sys.path.insert(0, {!r}); import fathom; fathom.main()"
 Measured = tuple[Process, list[bytes], int]  # where, what, how many at a time
 
@@ -64,6 +65,14 @@ def plans(server: Process) -> dict[str, Measured]:
     }
 
 
+def first_steps(server: Process) -> Spread:
+    """After how many times of a step the first one comes, of streams that are alone."""
+    full = {"latents": {"select": "full", "dtype": "float32"}}
+    request = post("/v1/infer", body(LONG, stream=True, **full), FRAMES)
+    first_event(server.port, request, LONG + 1)
+    return spread([first_event(server.port, request, LONG + 1) for _ in range(ALONE)])
+
+
 def seconds(measured: Measured, cpu: dict[str, list[float]], name: str) -> float:
     """Seconds that a plan takes; notes the server's processor time beside it."""
     server, requests, at_once = measured
@@ -93,6 +102,12 @@ def main() -> None:
             server = servers.enter_context(running(command, ports[name], probe, tree))
             measured |= {name + plan: what for plan, what in plans(server).items()}
         _measure(measured, asked.rounds, report)
+        alone = {
+            name.removesuffix("streams").strip() or "Fathom": {"times of a step": first_steps(server)}
+            for name, (server, _, _) in measured.items()
+            if name.endswith("streams")
+        }
+        report.add("the first step of a stream on an idle server, after its head", alone)
     report.end()
 
 

@@ -1,15 +1,16 @@
 """Other servers around the same step graph, each as its documentation recommends for dynamic batching.
 
-    PEERS/bin/python benchmarks/peer_servers.py litserve|ray|fastapi --port 8001 [--bundle DIR --batch 16]
+    PEERS/bin/python benchmarks/peer_servers.py litserve|ray|bentoml|fastapi --port 8001 [--batch 16]
 
-They run in an environment of their own (litserve, ray[serve], fastapi, uvicorn[standard], onnxruntime, numpy,
-pydantic). All of them pad a batch to its longest row, and step it until its deepest row is done; a row is
-answered from the readout at its own depth. Bodies: {"input": a problem, "max_steps": 12}.
+They run in an environment of their own (litserve, ray[serve], bentoml, fastapi, uvicorn[standard],
+onnxruntime, numpy, pydantic). All of them pad a batch to its longest row, and step it until its deepest row
+is done; a row is answered from the readout at its own depth. Bodies: {"input": a problem, "max_steps": 12}.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -28,7 +29,8 @@ from model.codecs import CodecLimits, codec_of
 from model.readout import answer_of
 from model.row import Layout
 
-PATHS = {"litserve": "/predict", "ray": "/", "fastapi": "/predict"}
+PATHS = {"litserve": "/predict", "ray": "/", "bentoml": "/predict", "fastapi": "/predict"}
+ROOT = Path(__file__).parent.parent
 WAIT = 0.002  # seconds that a batch waits for more
 Content = dict[str, Any]
 
@@ -103,6 +105,7 @@ def serve_litserve(asked: argparse.Namespace) -> None:
 
 
 def serve_ray(asked: argparse.Namespace) -> None:
+    import ray
     from ray import serve
     from starlette.requests import Request
 
@@ -120,10 +123,20 @@ def serve_ray(asked: argparse.Namespace) -> None:
         async def __call__(self, request: Request) -> Content:
             return await self.answers(await request.json())
 
+    os.environ["PYTHONPATH"] = str(ROOT)  # its processes import what the model needs
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
     serve.start(http_options={"host": "127.0.0.1", "port": asked.port})
     serve.run(Model.bind(), route_prefix="/")
     while True:
         time.sleep(60)
+
+
+def serve_bentoml(asked: argparse.Namespace) -> None:
+    for name in ("bundle", "batch", "workers", "threads"):
+        os.environ[f"PEER_{name.upper()}"] = str(getattr(asked, name))
+    own = Path(__file__).parent
+    command = [sys.executable, "-m", "bentoml", "serve", "peer_bentoml:Model", "--working-dir", str(own)]
+    os.execv(sys.executable, [*command, "--host", "127.0.0.1", "--port", str(asked.port)])
 
 
 def serve_fastapi(asked: argparse.Namespace) -> None:
@@ -149,7 +162,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args()
     asked.bundle = str(Path(asked.bundle).resolve())
-    {"litserve": serve_litserve, "ray": serve_ray, "fastapi": serve_fastapi}[asked.peer](asked)
+    served = {
+        "litserve": serve_litserve,
+        "ray": serve_ray,
+        "bentoml": serve_bentoml,
+        "fastapi": serve_fastapi,
+    }
+    served[asked.peer](asked)
 
 
 if __name__ == "__main__":

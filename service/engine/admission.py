@@ -5,23 +5,47 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection
 
+from model.halting import HaltReason
 from model.row import Bucket
-from service.engine.messages import Submission
+from service.engine.messages import Finished, Submission, Trajectory
 from service.engine.ticket import Ticket
 from service.errors import Overloaded
 
 LONGEST_RETRY = 60  # seconds; a busier server than that should be retried elsewhere
+NEWEST = 0.02  # how much the newest row counts
+LEAST_PART = 1 / 8  # who comes next may ask for deeper ones
 
 
-def weight_of(submission: Submission, cost: Callable[[Bucket], float]) -> float:
-    """The most seconds of compute that a submission can take, a step of each problem at least.
+class Depths:
+    """Which part of its budget a row uses up, by what it halts on; from those that have ended of late.
+
+    Without it a server that answers after 3 of 64 steps would refuse work as if each took all of them.
+    """
+
+    def __init__(self) -> None:
+        self._parts: dict[str, float] = {}
+
+    def saw(self, trajectory: Trajectory, end: Finished) -> None:
+        """A row has ended. One that was cut short says nothing."""
+        if end.reason in (HaltReason.HALTED, HaltReason.BUDGET) and trajectory.steps_left:
+            criterion = trajectory.rule.criterion
+            before = self._parts.get(criterion, 1.0)
+            self._parts[criterion] = before + NEWEST * (end.taken / trajectory.steps_left - before)
+
+    def part(self, trajectory: Trajectory) -> float:
+        """All of it, where nothing is known."""
+        return max(LEAST_PART, self._parts.get(trajectory.rule.criterion, 1.0))
+
+
+def weight_of(submission: Submission, cost: Callable[[Bucket], float], depths: Depths) -> float:
+    """About how many seconds of compute a submission takes, a step of each problem at least.
 
     cost: seconds that a row of a bucket takes for a step.
     """
     weight = 0.0
     for trajectory in submission.trajectories:
         step = cost(trajectory.row.bucket)
-        most = trajectory.steps_left * step
+        most = max(step, trajectory.steps_left * step * depths.part(trajectory))
         if trajectory.deadline is not None:
             most = min(most, max(step, trajectory.deadline - submission.arrived))
         weight += most

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
@@ -13,11 +14,11 @@ from enum import Enum
 from model.bundle import Bundle
 from model.codecs import Codec
 from model.row import Layout
-from service.engine.admission import refuse_if_full, weight_of
+from service.engine.admission import Depths, refuse_if_full, weight_of
 from service.engine.departures import Events
 from service.engine.engine import Engine, EngineLimits
 from service.engine.inbox import Inbox
-from service.engine.messages import Submission
+from service.engine.messages import Event, Finished, Submission
 from service.engine.observer import Observer
 from service.engine.ticket import Budget, Ticket
 from service.errors import Overloaded, StartupError, Unavailable
@@ -28,6 +29,7 @@ JOIN_SECONDS = 5  # a step that is still running then hangs; the process ends wi
 RESTARTS = 5  # in a row; an engine that fails once more has failed for good
 BACK_OFF_SECONDS = 0.2, 5.0  # before the first of them, doubling up to
 STEADY_SECONDS = 60  # an engine that ran for so long starts counting anew
+PROBE_STEPS = 3  # the first is slow, and would be taken for what steps cost
 SUSPICIOUS = 8  # failed batches in a row after which the model must show that it still works
 
 
@@ -70,6 +72,9 @@ class ServedModel:
         self._thread = threading.Thread(target=self._run, name=f"engine-{bundle.manifest.name}", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tickets: dict[Submission, Ticket] = {}
+        self._news: deque[Events] = deque()  # from the engine's thread
+        self._called = False  # whether the loop is about to look at them
+        self._depths = Depths()
         self._all_finished = asyncio.Event()
         self._all_finished.set()
         self._first_step = asyncio.Event()  # taken, or failed
@@ -98,7 +103,7 @@ class ServedModel:
             raise Unavailable(f"the model is not available, try again later ({reason})")
         if reserved and self._budget.used + reserved > self._budget.total:
             raise Overloaded("the steps of other requests fill what is set aside for them", retry_after=1)
-        weight = weight_of(submission, self.runner.cost)
+        weight = weight_of(submission, self.runner.cost, self._depths)
         most = queue_seconds or self.limits.queue_seconds
         refuse_if_full(
             submission, weight, self._tickets.values(), self.limits.slots, self.runner.workers, most
@@ -235,7 +240,7 @@ class ServedModel:
         while self._take_commands():
             steps = self._engine.steps
             if events := self._engine.step():
-                self._call_on_loop(self._dispatch, events)
+                self._tell(events)
             if self._engine.steps != steps or self._engine.idle:
                 self._stepped_at = time.monotonic()
             if self._engine.failures >= SUSPICIOUS and not self._engine.flying:
@@ -243,14 +248,17 @@ class ServedModel:
                 self._engine.failures = 0
 
     def _probe(self) -> None:
-        """Take one real step in a slot beyond the engine's, so that ready means that the model answers."""
+        """Take real steps in a slot beyond the engine's, so that ready means that the model answers."""
         slot = self.limits.slots
         row = self.layout.row(self.codec.encode(self.codec.example, "input"))
         self.runner.put(slot, Carry(row))
-        self.runner.launch([slot], [])
-        landings = self.runner.land()
-        while not landings:  # somebody woke us
+        for _ in range(PROBE_STEPS):
+            self.runner.launch([slot], [])
             landings = self.runner.land()
+            while not landings:  # somebody woke us
+                landings = self.runner.land()
+            if landings[0].error is not None:
+                break
         self.runner.release(slot)
         if landings[0].error is not None:
             raise landings[0].error
@@ -268,6 +276,13 @@ class ServedModel:
             self._engine.cancel(submission)
         return True
 
+    def _tell(self, events: Events) -> None:
+        """Let the loop know; where it is behind, it hears of several steps in one call."""
+        self._news.append(events)
+        if not self._called:
+            self._called = True
+            self._call_on_loop(self._dispatch)
+
     def _call_on_loop(self, callback: Callable[..., None], *arguments: object) -> None:
         assert self._loop is not None, "the engine ran before start"
         try:
@@ -277,13 +292,22 @@ class ServedModel:
 
     # --- back on the event loop ---
 
-    def _dispatch(self, events: Events) -> None:
-        for submission, event in events:
+    def _dispatch(self) -> None:
+        """Hand over all that has come, to each ticket at once."""
+        self._called = False  # before anything is taken: what comes from now on calls again
+        news: dict[Submission, list[Event]] = {}
+        while self._news:
+            for submission, event in self._news.popleft():
+                news.setdefault(submission, []).append(event)
+        for submission, events in news.items():
             ticket = self._tickets.get(submission)
             if ticket is None:
                 continue
+            for event in events:
+                if isinstance(event, Finished):
+                    self._depths.saw(submission.trajectories[event.index], event)
             dropped = ticket.dropped_steps
-            if ticket.put(event):
+            if ticket.put(*events):
                 del self._tickets[submission]
             if ticket.dropped_steps > dropped:
                 self._observer.dropped(ticket.dropped_steps - dropped)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 from model.halting import HaltReason
@@ -18,6 +18,9 @@ class Budget:
     each: int
     total: int
     used: int = 0
+
+
+AtOnce = Callable[[Sequence[Event]], bool]
 
 
 class Ticket:
@@ -38,7 +41,7 @@ class Ticket:
         stop: Callable[[Submission], None] = lambda _: None,
     ) -> None:
         self.submission = submission
-        self.weight = weight  # seconds of compute, at most
+        self.weight = weight  # seconds of compute, about
         self.dropped_steps = 0
         self.stopped = False  # by its caller, who wants what there is
         self._cancel = cancel
@@ -50,6 +53,9 @@ class Ticket:
         self._first: list[Event] = []  # older than what is in the line; none of them may be dropped
         self._line: deque[Event] = deque()
         self._came = asyncio.Event()
+        self._awaited = False  # whether the reader has read all there was, and waits
+        self._at_once: AtOnce | None = None
+        self._fault: Exception | None = None  # of who takes events at once
         self._unfinished = set(range(len(submission.trajectories)))
         self._cancelled = self._closed = False
         self._watchers: list[tuple[Callable[[Finished], None], Callable[[], None]]] = []
@@ -63,8 +69,12 @@ class Ticket:
         """All that has come since the last time, until every problem has had its Finished."""
         left = len(self.submission.trajectories)
         while left:
+            self._awaited = True
             await self._came.wait()
+            self._awaited = False
             self._came.clear()
+            if self._fault is not None:
+                raise self._fault
             events = [*self._first, *self._line]
             self._forget()
             left -= sum(isinstance(event, Finished) for event in events)
@@ -73,6 +83,14 @@ class Ticket:
     def watch(self, ended: Callable[[Finished], None], closed: Callable[[], None] = lambda: None) -> None:
         """Have `ended` called with the end of every problem, read or not, and `closed` once nobody reads."""
         self._watchers.append((ended, closed))
+
+    def offer(self, take: AtOnce) -> None:
+        """Have `take` called with events as they come, while their reader waits and has none unread.
+
+        Those that it takes, which it says, the reader does not get: nobody has to be woken for them, and
+        nothing is held. What it raises, the reader does.
+        """
+        self._at_once = take
 
     def cancel(self) -> None:
         """Free the slots at the next step. Harmless when repeated or when all is finished."""
@@ -98,14 +116,36 @@ class Ticket:
         self._budget.used -= self._reserved
         self._reserved = 0
 
-    def put(self, event: Event) -> bool:
-        """Hand over an event; True with the last one."""
-        if isinstance(event, Finished):
-            self._unfinished.discard(event.index)
-            for ended, _ in self._watchers:
-                ended(event)
-        if self._closed:
-            return not self._unfinished
+    def put(self, *events: Event) -> bool:
+        """Hand over what has come at the same time; True with the last event."""
+        for event in events:
+            if isinstance(event, Finished):
+                self._unfinished.discard(event.index)
+                for ended, _ in self._watchers:
+                    ended(event)
+        if not (self._closed or self._taken(events)):
+            for event in events:
+                self._keep(event)
+            self._came.set()
+        return not self._unfinished
+
+    def fail(self, message: str) -> None:
+        """Finish what has not finished, with an error."""
+        for index in sorted(self._unfinished):
+            self.put(Finished(index, 0, HaltReason.ERROR, error=message))
+
+    def _taken(self, events: Sequence[Event]) -> bool:
+        """Whether nobody has to be woken for these."""
+        if self._at_once is None or not self._awaited or self._line or self._first:
+            return False
+        try:
+            return self._at_once(events)
+        except Exception as fault:  # noqa: BLE001  whoever reads has to hear of it
+            self._fault = fault
+            self._came.set()
+            return True
+
+    def _keep(self, event: Event) -> None:
         if isinstance(event, Stepped) and not self._reserved:
             self._hold(event.nbytes)
         self._line.append(event)
@@ -116,13 +156,6 @@ class Ticket:
             else:
                 self._hold(-oldest.nbytes)
                 self.dropped_steps += 1
-        self._came.set()
-        return not self._unfinished
-
-    def fail(self, message: str) -> None:
-        """Finish what has not finished, with an error."""
-        for index in sorted(self._unfinished):
-            self.put(Finished(index, 0, HaltReason.ERROR, error=message))
 
     def _is_over(self) -> bool:
         return not self._reserved and (

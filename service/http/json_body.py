@@ -55,7 +55,8 @@ def read_json(body: bytes) -> Any:
         )
     try:
         with _collector_at_rest():
-            return json.loads(body, parse_constant=_refuse_constant)
+            text = body.decode(json.detect_encoding(body), "surrogatepass")
+            return DECODER.decode(text)
     except RecursionError:
         raise InvalidJson("the body is nested too deeply") from None
     except ValueError as error:  # bad syntax, bad UTF-8, or an integer of thousands of digits
@@ -140,3 +141,6 @@ def _collector_at_rest() -> Iterator[None]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
+
+
+DECODER = json.JSONDecoder(parse_constant=_refuse_constant)  # made once, not for every body

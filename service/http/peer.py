@@ -17,7 +17,7 @@ from service.http.limits import Limits
 from service.settings import Settings
 
 SMALL = 2**14  # bytes; a body of this size costs little more than its connection, and is always read
-LOSS = "fathom.loss"
+CLIENT = "fathom.client"
 GONE = 499  # nobody reads this status; it is what metrics and the access log show
 
 
@@ -45,7 +45,9 @@ class Bodies:
         self._check(int(declared) if declared.isdigit() else 0, limit, held=0)
         body, pieces = Body(self), []
         try:
-            async with asyncio.timeout(self._settings.body_seconds):
+            client = client_of(request.scope)
+            seconds = self._settings.body_seconds
+            async with asyncio.timeout(None if client is not None and client.has_sent_all else seconds):
                 more = True
                 while more:
                     sent, more = await _part_of_a_body(request.receive)
@@ -58,7 +60,6 @@ class Bodies:
             inflate.end()
         except TimeoutError:
             body.let_go()
-            seconds = self._settings.body_seconds
             raise TooSlow(f"the body took over {seconds:g} s to arrive; send it at once") from None
         except BaseException:
             body.let_go()
@@ -108,11 +109,28 @@ async def _part_of_a_body(receive: Receive) -> tuple[bytes, bool]:
     return message.get("body", b""), message.get("more_body", False)
 
 
-class Loss(Protocol):
-    """A connection that calls when it is lost. Ours stand in an ASGI scope's extensions, under LOSS."""
+class Client(Protocol):
+    """Whom an answer is for, by a connection of ours. Stands in an ASGI scope's extensions, under CLIENT."""
 
     def tell(self, lost: Callable[[], None] | None) -> None:
         """Call `lost` at once if the client has gone by now, or when it goes; None: nobody waits any more."""
+
+    @property
+    def has_sent_all(self) -> bool:
+        """Whether the whole body is here."""
+
+    @property
+    def reads(self) -> bool:
+        """Whether more of a body of unknown length can be written now, without waiting for the client."""
+
+    def write(self, piece: bytes) -> None:
+        """Write a piece of such a body, as `send` would, but without a task; only while the client reads."""
+
+
+def client_of(scope: Scope) -> Client | None:
+    """None where another server has the connection."""
+    client: Client | None = scope.get("extensions", {}).get(CLIENT)
+    return client
 
 
 class WaitingClient:
@@ -127,19 +145,19 @@ class WaitingClient:
         self.gone = False
         self._receive = receive
         self._ticket = ticket
-        self._loss: Loss | None = scope.get("extensions", {}).get(LOSS)
+        self._client = client_of(scope)
         self._listener: asyncio.Task[None] | None = None
 
     def __enter__(self) -> WaitingClient:
-        if self._loss is not None:
-            self._loss.tell(self._lose)
+        if self._client is not None:
+            self._client.tell(self._lose)
         else:
             self._listener = asyncio.create_task(self._listen())
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._loss is not None:
-            self._loss.tell(None)
+        if self._client is not None:
+            self._client.tell(None)
         if self._listener is not None:
             self._listener.cancel()
         self._ticket.close()

@@ -62,10 +62,11 @@ class Connection(Patient):
         if self.ended or self._last_words is not None:
             return
         idle = self.answering is None and not self.in_head and not self.in_body
-        if idle and self._growth == 0 and self.cycle is not None:
-            self.wait_for_head()
+        begins = idle and self._growth == 0 and self.cycle is not None
         self._unread += data
         self._parse()
+        if begins and self.answering is None and not (self.in_body or self.ended):
+            self.wait_for_head()  # of which there is more to come
         if self._unread:  # more requests than one at a time
             self.flow.pause_reading()
         if len(self._unread) > MOST_UNREAD:

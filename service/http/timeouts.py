@@ -15,7 +15,7 @@ from uvicorn.server import ServerState
 from model.errors import FathomError
 from service.errors import TooSlow, body_of, headers_of, reply_to
 from service.http.middleware import REQUEST_ID, new_id
-from service.http.peer import LOSS
+from service.http.peer import CLIENT
 from service.http.v1.answers import to_json
 from service.settings import Settings
 
@@ -51,7 +51,7 @@ class Patient(HttpToolsProtocol):
         self.ended = False  # nothing more is read
         self.half_closed = False  # the client sends no more, and waits for its answer
         self.answering: RequestResponseCycle | None = None
-        self._loss: CycleLoss | None = None  # of its client
+        self._client: CycleClient | None = None  # whom that is for
         self._timer: asyncio.TimerHandle | None = None  # of the one thing that is waited for
         self._reader_timer: asyncio.TimerHandle | None = None
         self._reader_moved = False
@@ -67,9 +67,9 @@ class Patient(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self.answering = cycle
         cycle.transport = Way(self, cycle)  # type: ignore[assignment]  # all that it does with one
-        self._loss = CycleLoss(cycle)
+        self._client = CycleClient(cycle)
         scope: Any = cycle.scope
-        scope["extensions"] = {**(scope.get("extensions") or {}), LOSS: self._loss}
+        scope["extensions"] = {**(scope.get("extensions") or {}), CLIENT: self._client}
         super()._start_asgi_task(cycle, app)
 
     def forget_answer(self) -> None:
@@ -81,8 +81,8 @@ class Patient(HttpToolsProtocol):
     def _tell_of_loss(self, cycle: RequestResponseCycle) -> None:
         cycle.disconnected = True
         cycle.message_event.set()
-        if self._loss is not None:
-            self._loss.happened()
+        if self._client is not None:
+            self._client.has_gone()
 
     # --- waiting for a request ---
 
@@ -189,8 +189,8 @@ class Patient(HttpToolsProtocol):
         self.watch_reader()
 
 
-class CycleLoss:
-    """The loss of the client that one answer is for (service/http/peer.py)."""
+class CycleClient:
+    """The client that one answer is for (service/http/peer.py)."""
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
         self._cycle = cycle
@@ -206,9 +206,22 @@ class CycleLoss:
         else:
             self._cycle.flow.resume_reading()  # who does not read does not hear of a loss
 
-    def happened(self) -> None:
+    def has_gone(self) -> None:
         if self._lost is not None:
             self._lost()
+
+    @property
+    def has_sent_all(self) -> bool:
+        return not self._cycle.more_body
+
+    @property
+    def reads(self) -> bool:
+        cycle = self._cycle
+        in_body = cycle.response_started and not cycle.response_complete and cycle.chunked_encoding
+        return bool(in_body) and not (cycle.flow.write_paused or cycle.disconnected)
+
+    def write(self, piece: bytes) -> None:
+        self._cycle.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
 
 
 class Way:

@@ -1,21 +1,23 @@
-"""`fathom` with a backend whose second step never returns; run as a module by a test."""
+"""`fathom` with a backend whose steps never return after the probe's; run as a module by a test."""
 
 from __future__ import annotations
 
 import threading
+from collections import Counter
 
 import fathom
 from model.row import Arrays
+from service.engine.served_model import PROBE_STEPS
 from service.runners.onnx import OnnxRunner
 
 sound_step = OnnxRunner._run_step
-probed: set[int] = set()
+probed: Counter[int] = Counter()  # steps of each model
 
 
 def hanging_step(self: OnnxRunner, inputs: Arrays) -> Arrays:
-    if id(self) in probed:  # each model's first step is the probe that makes the server ready
+    if probed[id(self)] == PROBE_STEPS:
         threading.Event().wait()
-    probed.add(id(self))
+    probed[id(self)] += 1
     return sound_step(self, inputs)
 
 

@@ -116,6 +116,33 @@ def scalar_bundle(repository: Path) -> Bundle:
     return _written(repository, manifest, embed, step, {"one": np.float32(1)}, [])
 
 
+def lookup_bundle(repository: Path) -> Bundle:
+    """As the scalar one, from a number that is looked up in a table of three."""
+    number = {"name": "number", "dtype": "float32", "shape": ["B"]}
+    manifest: Body = {
+        "name": "lookup",
+        "version": "1",
+        "task": "lookup",
+        "codec": {"name": "tensors"},
+        "readout": {"kind": "tensor"},
+        "inputs": [{**number, "name": "x"}],
+        "state": [number],
+        "logits": {**number, "name": "logits"},
+        "steps": {"default": 3, "limit": 1000},
+        "example": {"tensors": {"x": 1.0}},
+    }
+    embed = [
+        helper.make_node("Cast", ["x"], ["place"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["table", "place"], ["number"]),
+    ]
+    step = [
+        helper.make_node("Add", ["number", "one"], ["next_number"]),
+        helper.make_node("Identity", ["next_number"], ["logits"]),
+    ]
+    constants = {"one": np.float32(1), "table": np.float32([5, 6, 7])}
+    return _written(repository, manifest, embed, step, constants, [])
+
+
 def problem(x: Sequence[float], goal: Sequence[float] = GOAL) -> Body:
     return {"tensors": {"x": list(x), "goal": list(goal)}}
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from pydantic_core import PydanticSerializationError
 from pydantic_core import to_json as quick_json
 
@@ -22,7 +22,7 @@ from service.http.v1.prepare import Prepared
 from service.http.v1.trajectories import Sampled, chosen, divergence, sureness
 
 FEW_EVENTS = 64
-FEW_BYTES = 2**14  # of states and readouts
+FEW_BYTES = 2**14  # of readouts
 Traces = Mapping[int, Sequence[bytes]]  # the steps of each problem, by its index, as JSON
 FAILED = (HaltReason.ERROR, HaltReason.CANCELLED)
 
@@ -62,11 +62,12 @@ class Answers:
 
     def are_small(self, events: Sequence[Event]) -> bool:
         """Whether turning them into JSON takes no more than about a millisecond."""
-        held = 0
+        readouts = states = 0
         for event in events:
-            held += 0 if event.logits is None else READOUT_BYTES * event.logits.size
-            held += sum(values.nbytes for values in (event.state or {}).values())
-        return len(events) <= FEW_EVENTS and held <= FEW_BYTES
+            readouts += 0 if event.logits is None else READOUT_BYTES * event.logits.size
+            states += sum(values.nbytes for values in (event.state or {}).values())
+        few = len(events) <= FEW_EVENTS and readouts <= FEW_BYTES
+        return few and states <= self._pack.few_bytes
 
     def trace(self, steps: Sequence[Stepped]) -> list[tuple[int, bytes]]:
         """Steps as JSON, without the index that comes with each."""
@@ -116,7 +117,7 @@ class Answers:
     def _settled(self, place: int, ends: Sequence[Finished]) -> tuple[int, dict[str, Any]]:
         """The problem that answers an input, and the result."""
         end, prepared = ends[place], self._prepared
-        if prepared.fan_out.each == 1:
+        if prepared.fan_out.each == 1 and prepared.samples is None:
             return place, self._result(place, end)
         family = [ends[index] for index in prepared.fan_out.of(place)]
         if prepared.samples is None:
@@ -184,7 +185,7 @@ class Answers:
     def _scores(self, scores: Floats) -> dict[str, float | None]:
         """By name; null where a score is not a number."""
         return {
-            name: value if np.isfinite(value) else None
+            name: value if math.isfinite(value) else None
             for name, value in zip(self._names, scores.tolist(), strict=True)
         }
 
@@ -207,8 +208,8 @@ def raise_if_all_failed(
     """An answer without one result is an error: ModelFailed, or Unavailable where the server cut it short.
 
     stopped: the caller did, and takes what there is. steered, encoded: the field of the request that has
-    changed states, and the one that has rows as the model reads them, if there is one; RequestError where
-    that is what cannot be computed.
+    changed states, and the one that has the first row as the model reads it, if there is one; RequestError
+    where that is what cannot be computed.
     """
     ends = list(ends)
     if stopped and any(end.reason is HaltReason.CANCELLED for end in ends):
@@ -219,7 +220,7 @@ def raise_if_all_failed(
     if steered and set(errors) == {NOT_FINITE}:
         raise RequestError("the state was changed beyond all numbers; change it by less", steered)
     if encoded and errors and all(error.startswith(NOT_EMBEDDED) for error in errors):
-        raise RequestError(f"{errors[0]}; give what its codec gives", encoded)
+        raise RequestError(f"{errors[0]}; give values that the model knows", encoded)
     if errors:
         raise ModelFailed(f"{errors[0]}; try again, and report it if it persists")
     raise Unavailable("the server is shutting down and did not finish; send the request again")

@@ -138,7 +138,7 @@ async def infer(request: Request) -> Response:
         form: Format = FrameFormat() if frames else SseFormat(prepared)
         return EventStream(ticket, prepared, form, service.settings.ping_seconds, service.threads)
     answers = Answers(prepared, JsonPacker(prepared.latents.encoding))
-    return await _whole(request, ticket, answers, prepared.steered, service.threads)
+    return await _whole(request, ticket, answers, prepared, service.threads)
 
 
 async def infer_directly(request: Request) -> Response:
@@ -171,7 +171,7 @@ async def _understood(request: Request, service: Service, frames: bool) -> tuple
 
 
 async def _whole(
-    request: Request, ticket: Ticket, answers: Answers, steered: str | None, threads: Threads
+    request: Request, ticket: Ticket, answers: Answers, prepared: Prepared, threads: Threads
 ) -> Response:
     """Wait for the end of every problem; steps become JSON as they come."""
     traces: dict[int, list[bytes]] = defaultdict(list)
@@ -184,7 +184,7 @@ async def _whole(
                 traces[index].append(step)
         if client.gone:
             return Response(status_code=GONE)
-        raise_if_all_failed(ends, ticket.stopped, steered)
+        raise_if_all_failed(ends, ticket.stopped, prepared.steered, prepared.encoded)
         small = answers.are_small(ends) and not traces
         content = await threads.run(small, lambda: answers.json(ends, traces))
     return Response(content, media_type="application/json")

@@ -53,6 +53,7 @@ class Prepared:
     aggregate: Literal["last", "mode", "mean"] = "last"
     samples: Samples | None = None
     continuation: Continuation | None = None
+    encoded: str | None = None  # the field of the first row, where callers give rows as the model reads them
 
     @property
     def max_steps(self) -> int:
@@ -80,7 +81,9 @@ def prepare(
     """
     manifest = served.bundle.manifest
     inputs = _inputs(request, envelope, kept)
-    halting = None if request.halting is None else RequestedRule(**dict(request.halting))
+    halting = None
+    if (rule := request.halting) is not None:
+        halting = RequestedRule(rule.criterion, rule.threshold, rule.patience, rule.target_accuracy)
     asked = RequestedTerms(request.max_steps, request.min_steps, halting, request.deadline_ms)
     terms = terms_of(asked, manifest, envelope.arrived, None if kept is None else kept.before)
     check_combinations(request, manifest, settings, kept)
@@ -140,6 +143,7 @@ def prepare(
         request.aggregate or "last",
         request.samples,
         continuation,
+        inputs[0][0] if manifest.codec.name == "tensors" else None,
     )
 
 

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import struct
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
@@ -18,10 +19,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from model.errors import FathomError
-from service.engine.messages import Finished, Stepped
+from service.engine.messages import Event, Finished, Stepped
 from service.engine.ticket import Ticket
 from service.errors import body_of, error_body, reply_to
-from service.http.peer import GONE, WaitingClient
+from service.http.peer import GONE, Client, WaitingClient, client_of
 from service.http.threads import Threads
 from service.http.v1.answers import Answers, raise_if_all_failed, to_json
 from service.http.v1.latents import FramePacker, JsonPacker, Packer
@@ -78,7 +79,9 @@ class FrameFormat:
 class EventStream(Response):
     """The response that follows a ticket to its end.
 
-    The status line goes out at once: whoever gets here has been validated and admitted to the queue.
+    The status line goes out at once: whoever gets here has been validated and admitted to the queue. Steps
+    are packed and written where the ticket hears of them; only for what takes long, for a client that reads
+    too slowly, and for the end the task that waits here is woken.
     """
 
     def __init__(
@@ -89,7 +92,7 @@ class EventStream(Response):
         self.headers["cache-control"] = "no-cache"
         self.headers["x-accel-buffering"] = "no"  # nginx would hold events back
         self._ticket = ticket
-        self._steered = prepared.steered
+        self._prepared = prepared
         self._format = format_
         self._answers = Answers(prepared, format_.packer)
         self._ping_seconds = ping_seconds
@@ -99,43 +102,54 @@ class EventStream(Response):
         with WaitingClient(scope, receive, self._ticket) as client:
             try:
                 await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-                wire = Wire(send, self._format.ping, self._ping_seconds)
+                wire = Wire(send, client_of(scope), self._format.ping, self._ping_seconds)
+                self._ticket.offer(lambda events: self._sent_at_once(wire, events))
                 async with wire:
-                    status = await self._follow(wire, client)
+                    status, last = await self._follow(wire, client)
                 scope["state"]["outcome"] = GONE if client.gone else status
-                await send({"type": "http.response.body", "body": b""})
+                await send({"type": "http.response.body", "body": last})
             except OSError:  # how some servers tell of a client that has gone
                 scope["state"]["outcome"] = GONE
 
-    async def _follow(self, wire: Wire, client: WaitingClient) -> int:
-        """Send every event; returns the status that the outcome would have had without a stream."""
+    def _sent_at_once(self, wire: Wire, events: Sequence[Event]) -> bool:
+        steps = [event for event in events if isinstance(event, Stepped)]
+        if len(steps) < len(events) or not wire.is_free or not self._answers.are_small(steps):
+            return False
+        wire.write_now(self._steps(steps))
+        return True
+
+    async def _follow(self, wire: Wire, client: WaitingClient) -> tuple[int, bytes]:
+        """Send what is not sent at once, but for the last piece.
+
+        Returns the status that the outcome would have had without a stream, and that piece.
+        """
         ends: list[Finished] = []
+        piece = b""
         try:
             async for events in self._ticket:
                 if client.gone:
-                    return GONE
+                    return GONE, b""
                 ends += [event for event in events if isinstance(event, Finished)]
                 steps = [event for event in events if isinstance(event, Stepped)]
-                if steps:  # one write for all that an engine's step has shown
-                    small = self._answers.are_small(steps)
-                    await wire.write(await self._threads.run(small, partial(self._steps, steps)))
-            raise_if_all_failed(ends, self._ticket.stopped, self._steered)
+                small = self._answers.are_small(steps)
+                piece += await self._threads.run(small, partial(self._steps, steps))
+                if piece and self._ticket.unfinished:  # else the end goes with it
+                    await wire.write(piece)
+                    piece = b""
+            asked = self._prepared
+            raise_if_all_failed(ends, self._ticket.stopped, asked.steered, asked.encoded)
             small = self._answers.are_small(ends)
-            await wire.write(await self._threads.run(small, lambda: self._done(ends)))
+            return 200, piece + await self._threads.run(small, lambda: self._done(ends))
         except OSError:
             raise
         except FathomError as error:
-            await wire.write(self._format.encode("error", body_of(error)))
-            return reply_to(error).status
+            return reply_to(error).status, piece + self._format.encode("error", body_of(error))
         except Exception:
             log.exception("a stream broke down")
-            await wire.write(
-                self._format.encode("error", error_body("internal", "the stream broke down; try again"))
-            )
-            return 500
-        return 200
+            fault = error_body("internal", "the stream broke down; try again")
+            return 500, piece + self._format.encode("error", fault)
 
-    def _steps(self, steps: list[Stepped]) -> bytes:
+    def _steps(self, steps: Sequence[Stepped]) -> bytes:
         return b"".join(self._format.encode("step", self._answers.step(event)) for event in steps)
 
     def _done(self, ends: list[Finished]) -> bytes:
@@ -146,8 +160,9 @@ class EventStream(Response):
 class Wire:
     """Sends pieces of a body, and a ping whenever it has been silent for too long."""
 
-    def __init__(self, send: Send, ping: bytes, ping_seconds: float) -> None:
+    def __init__(self, send: Send, client: Client | None, ping: bytes, ping_seconds: float) -> None:
         self._send = send
+        self._client = client
         self._ping = ping
         self._ping_seconds = ping_seconds
         self._last = time.monotonic()
@@ -166,6 +181,17 @@ class Wire:
         Gives nobody else a turn by itself: a ticket has more to say only once its engine has had one.
         """
         await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+        self._last = time.monotonic()
+
+    @property
+    def is_free(self) -> bool:
+        """Whether a piece can be written without waiting."""
+        return self._client is not None and self._client.reads
+
+    def write_now(self, piece: bytes) -> None:
+        """Only while the wire is free."""
+        assert self._client is not None, "a wire that is free has a client"
+        self._client.write(piece)
         self._last = time.monotonic()
 
     async def _keep_open(self) -> None:

@@ -451,6 +451,16 @@ def test_samples_without_noise_all_agree_with_the_plain_answer(shipped: httpx.Cl
     assert sampled["usage"]["steps"] == 3 * plain["usage"]["steps"]
 
 
+def test_a_single_sample_is_a_vote_of_one(shipped: httpx.Client) -> None:
+    body = {"model": "graph", "input": [graph(4), graph(2)], "max_steps": 16}
+    plain = ask(shipped, **body)["results"]
+    for result, without in zip(
+        ask(shipped, **body, samples={"count": 1, "noise": 0})["results"], plain, strict=True
+    ):
+        assert result.pop("samples") == {"votes": {"reachable": 1}, "agreement": 1.0}
+        assert result == without
+
+
 def test_the_surest_sample_has_the_best_score_of_its_criterion(shipped: httpx.Client) -> None:
     body = {
         "model": "graph",

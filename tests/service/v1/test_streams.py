@@ -14,6 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
+from service.http.v1 import streaming
 from service.http.v1.answer_schemas import ErrorBody, InferAnswer, StepEvent
 from tests.service.servers import Body, Running, chain, events, eventually, serving
 
@@ -61,6 +62,34 @@ def test_a_stream_is_the_same_answer_as_without(server: Running) -> None:
     *steps, (_, done) = streamed(server, chain(4), include=["probabilities", "scores"])
     assert [{key: data[key] for key in data if key != "index"} for _, data in steps] == whole.pop("trace")
     assert done["results"][0] == whole
+
+
+def told(server: Running) -> tuple[list[Body], int]:
+    """The data of a stream's events without what depends on when they came, and how often its task wrote."""
+    writes: list[bytes] = []
+    write = streaming.Wire.write
+
+    async def counted(wire: streaming.Wire, piece: bytes) -> None:
+        writes.append(piece)
+        await write(wire, piece)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streaming.Wire, "write", counted)
+        got = [data for _, data in streamed(server, chain(60), max_steps=60)]
+    del got[-1]["id"], got[-1]["timings_ms"]
+    return got, len(writes)
+
+
+def test_a_client_that_reads_gets_its_steps_without_a_task_and_the_same_ones_as_with_it(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.runner.pace = 0.002
+    without, few = told(server)
+    monkeypatch.setattr(streaming, "client_of", lambda _: None)  # as where another server has the connection
+    through_it, many = told(server)
+    assert without == through_it
+    assert len(without) == 61
+    assert few < 10 < many
 
 
 def test_a_list_streams_each_problem_under_its_index(server: Running) -> None:

@@ -37,6 +37,7 @@ from tests.service.tensor_bundles import (
     cells_after,
     grid_after,
     grid_bundle,
+    lookup_bundle,
     problem,
     scalar_bundle,
     tokens_bundle,
@@ -60,6 +61,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     tokens_bundle(repository, **SCORED)
     grid_bundle(repository)
     scalar_bundle(repository)
+    lookup_bundle(repository)
     limits = {"max_event_bytes": 2**20, "slots": 6, "quantum_ms": 1}
     app = create_app(read_settings({"repository": repository, **limits}))
     with uvicorn_running(app) as url, httpx.Client(base_url=url, timeout=20) as client:
@@ -273,6 +275,27 @@ def test_what_is_no_number_fails_its_problem_and_no_other(client: httpx.Client) 
     assert broken["halt_reason"] == "error"
     assert "output" not in broken
     assert sound["output"]["shape"] == [1, 3]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "as a stream"])
+def test_rows_that_the_model_cannot_read_are_the_callers_to_mend(client: httpx.Client, stream: bool) -> None:
+    bad, good = {"tensors": {"x": 9.0}}, {"tensors": {"x": 2.0}}
+    for given, field in ((bad, "input"), ([bad, bad], "input.0")):
+        body = {"input": given, "model": "lookup", "stream": stream}
+        if stream:
+            with client.stream("POST", "/v1/infer", json=body) as response:
+                ((name, content),) = list(events(response))
+            assert name == "error"
+            error = content["error"]
+        else:
+            where, _ = refused(client, given, model="lookup")
+            error = client.post("/v1/infer", json=body).json()["error"]
+            assert where == error["field"]
+        assert (error["code"], error["field"]) == ("invalid", field)
+        assert error["message"].startswith("the model cannot read this row")
+    broken, sound = infer(client, [bad, good], model="lookup")
+    assert broken["halt_reason"] == "error"
+    assert sound["output"] == infer(client, good, model="lookup")[0]["output"]
 
 
 def test_people_see_lists_and_outputs_in_a_table(
