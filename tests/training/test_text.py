@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -114,6 +116,12 @@ def test_questions_are_balanced_of_one_length_and_off_by_little(
         assert abs(question) <= REACH
         off = abs(question - above)
         assert off == 0 if label else off in {"paper": (2, 4), "near": (1,)}[split]
+
+
+@pytest.mark.parametrize("interface", ["family", "words", "sentences"])
+def test_two_problems_are_enough_to_ask_for(rng: np.random.Generator, interface: Any) -> None:
+    task = replace(TASK, interface=interface)
+    assert sorted(task.problems(rng, "paper", 3, 2).labels.tolist()) == [0, 1]
 
 
 def test_unusual_families_are_asked_about_both_ways(rng: np.random.Generator) -> None:

@@ -22,6 +22,7 @@ from training.task import Task
 BIG = 0.5  # a token is still being told something when it moves by this share of its own length
 FLOOR = 1e-6
 NEAR = 0.12  # of the picture: marks that are nearer to one another share a name
+LONGEST = 12  # letters of a word under the picture; of a longer one the end is left
 LABEL = np.array([0.2, 0.06])  # half of a name's width and height, of the picture
 
 Floats = NDArray[np.floating[Any]]
@@ -79,7 +80,8 @@ def _movement(figure: Figure, axes: Axes, movement: Floats, read: int, inputs: I
     axes.tick_params(length=0)
     if isinstance(inputs, SequenceInputs | WordInputs):
         words = {kind: word for word, kind in task.codec.vocabulary.items()}
-        names = [words.get(kind, "?") for kind in inputs.tokens[0, :tokens].tolist()]
+        whole = [words.get(kind, "?") for kind in inputs.tokens[0, :tokens].tolist()]
+        names = [word if len(word) <= LONGEST else f"…{word[1 - LONGEST :]}" for word in whole]
         characters = max(map(len, names)) == 1
         style: Any = {"rotation": 0 if characters else 90, "family": "monospace" if characters else None}
         room = 500 if characters else 330  # points of type that stand beside one another

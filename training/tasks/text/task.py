@@ -148,6 +148,8 @@ class TextTask:
         words = self.interface != "family"
         for strangers in (2, 3, 4):
             some = count // 3 if strangers < 4 else count - 2 * (count // 3)
+            if not some:
+                continue
             pairs = min(strangers, room_for_strangers(bucket)) if words else strangers
             families, last = chains(rng, some, bucket, (pairs, pairs), REACH)
             parts.append((families, last))
