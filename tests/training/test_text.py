@@ -120,7 +120,7 @@ def test_questions_are_balanced_of_one_length_and_off_by_little(
 
 @pytest.mark.parametrize("interface", ["family", "words", "sentences"])
 def test_two_problems_are_enough_to_ask_for(rng: np.random.Generator, interface: Any) -> None:
-    task = replace(TASK, interface=interface)
+    task = replace(TASK, interface=interface, tree_share=0)
     assert sorted(task.problems(rng, "paper", 3, 2).labels.tolist()) == [0, 1]
 
 
