@@ -211,8 +211,8 @@ def terms_of(
 class Decision:
     """The halting decision of some rows, worked out as far as their terms go, for many steps."""
 
-    def __init__(self, terms: NDArray[np.void], agrees: bool = True) -> None:
-        """terms: TERMS, (B,) or one for all. agrees: whether a row may halt on `agreement`."""
+    def __init__(self, terms: NDArray[np.void]) -> None:
+        """terms: TERMS, (B,) or one for all."""
         column = terms["column"]
         self.watches = bool(np.logical_or.reduce(column >= 0, axis=None))  # any of them a score
         self._max_steps = terms["max_steps"]
@@ -221,7 +221,7 @@ class Decision:
         self._column, self._min_steps, self._patience = column, terms["min_steps"], terms["patience"]
         self._sign = np.where(terms["halts_above"], 1.0, -1.0)  # all scores are to be over their thresholds
         self._threshold = np.where(column >= 0, self._sign * terms["threshold"], np.nan)
-        self._agrees = terms["agrees"] if agrees and terms["agrees"].any() else None
+        self._agrees = terms["agrees"] if np.logical_or.reduce(terms["agrees"], axis=None) else None
         self._parts = terms["stable"], terms["divergence"]
 
     def after(self, scores: Array, depth: Steps, held_for: Steps) -> tuple[Flags, Flags, Steps]:
@@ -240,12 +240,12 @@ class Decision:
 
 
 def decide(
-    scores: Array, depth: Steps, held_for: Steps, terms: NDArray[np.void], agrees: bool = True
+    scores: Array, depth: Steps, held_for: Steps, terms: NDArray[np.void]
 ) -> tuple[Flags, Flags, Steps]:
     """The halting decision after a step: (halted, out of budget, the new held_for), each (B,).
 
     scores (B, S) are the step's; depth (B,) counts it; held_for (B,) says for how many steps running the
-    criterion held before it; terms and agrees are those of a Decision. Before min_steps the criterion is not
+    criterion held before it; terms are those of a Decision. Before min_steps the criterion is not
     looked at, and a score that is not a number satisfies nothing.
     """
-    return Decision(terms, agrees).after(scores, depth, held_for)
+    return Decision(terms).after(scores, depth, held_for)

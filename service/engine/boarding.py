@@ -88,7 +88,7 @@ class Boarding:
             steps = min(steps, int((slots.steer_at[rows] - depth).min()) - 1)
         if steps <= 1:
             return None
-        return Course(steps, depth, slots.held_for[rows], boarded.terms, slots.agreeing > 0)
+        return Course(steps, depth, slots.held_for[rows], boarded.terms, boarded.decision)
 
     def _remember(self, key: tuple[bytes, int], plan: list[Boarded] | None) -> None:
         if len(self._plans) > MOST_PLANS:
@@ -145,7 +145,7 @@ class Boarding:
             [slot for slot in batch if slots.views[slot]],
             lean,
             terms,
-            Decision(terms, slots.agreeing > 0),
+            Decision(terms),
             slots.following > 0 and bool(slots.followed[rows].any()),
             float(np.minimum.reduce(slots.deadline[rows])),
         )

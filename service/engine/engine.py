@@ -58,7 +58,7 @@ class Engine:
         self._layout = Layout(manifest)
         self._cuts = any(
             isinstance(axis, str) for axis in manifest.logits.shape[1:]
-        )  # whether logits have any
+        )  # where they have padding
         self._runner = runner
         self._observer = observer
         self._clock = clock
@@ -273,7 +273,7 @@ class Engine:
             for slot in rows[there & ~sound].tolist():
                 self._departures.leave(slot, HaltReason.ERROR, now, error=NOT_FINITE)
             rows, logits, scores = rows[sound], logits[sound], scores[sound]
-            decision = Decision(boarded.terms[sound], self.slots.agreeing > 0)
+            decision = Decision(boarded.terms[sound])
         self.steps += len(rows)
         halted, spent, late = self.slots.advance(rows, scores, now, decision)
         over = halted | spent | late

@@ -82,7 +82,7 @@ class WaitingQueue:
         """Whose turn it is; it stays in the queue, which must not be empty."""
         while self._deadlines and self._deadlines[0][2].gone:
             heapq.heappop(self._deadlines)[2].timed = False
-        if self._deadlines and self._deadlines[0][0] <= now:
+        if self.overdue(now):
             return self._deadlines[0][2]
         line = self._lines[self._ledger.next()]
         while line[0].gone:

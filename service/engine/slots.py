@@ -13,7 +13,7 @@ from functools import lru_cache, partial
 import numpy as np
 from numpy.typing import NDArray
 
-from model.halting import AGREEMENT, TERMS, Criterion, Decision, Flags, Steps, terms_of
+from model.halting import TERMS, Criterion, Decision, Flags, Steps, terms_of
 from model.row import Bucket, Floats
 from service.engine.messages import Submission
 from service.engine.queue import Progress
@@ -46,7 +46,6 @@ class Slots:
         self.alone = np.zeros(slots, np.bool_)  # who is launched again only once its last step is decided
         self.steer_at = np.full(slots, NEVER, np.int64)  # the next step before which a state is changed
         self.steered = 0  # slots in which that may come
-        self.agreeing = 0  # slots that may halt on agreement
         self.following = 0  # slots that are followed
         self.progress: list[Progress | None] = [None] * slots
         self.kind: list[Kind] = [((), False)] * slots  # who can share a step
@@ -78,7 +77,6 @@ class Slots:
         )
         self.progress[slot], self.kind[slot] = progress, (progress.carry.row.bucket, lean)
         self.occupied[slot] = True
-        self.agreeing += trajectory.rule.criterion == AGREEMENT
         self.following += bool(self.followed[slot])
         heapq.heappop(self._free)
         return slot
@@ -89,7 +87,6 @@ class Slots:
         self.occupied[slot] = False
         self.tenant[slot] += 1
         trajectory = self.holder(slot).trajectory
-        self.agreeing -= trajectory.rule.criterion == AGREEMENT
         self.following -= bool(self.followed[slot])
         if trajectory.steering is not None:
             self.steered -= 1

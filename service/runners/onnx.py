@@ -51,7 +51,7 @@ class OnnxRunner(HostRunner):
         if steps < BINDING_PAYS or self.device != "cpu":
             return super()._repeated(lean, inputs, outputs, steps)
         manifest = self._manifest
-        first, number = len(manifest.context), len(manifest.state) + (0 if lean else len(manifest.memory))
+        first, number = len(manifest.context), self._carries(lean)
         if manifest.takes_depth:
             inputs[-1] = inputs[-1].copy()  # not the table's own
         run = (self._lean if lean else self._step).repeated(inputs, outputs, slice(first, first + number))

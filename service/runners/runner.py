@@ -65,7 +65,7 @@ class Course:
     depth: Steps  # before the first of them
     held_for: Steps  # before the first of them: for how many steps running the criterion has held
     terms: NDArray[np.void]  # TERMS
-    agreeing: bool  # whether a row may halt on agreement
+    decision: Decision  # on these terms
 
 
 class Headway:
@@ -78,7 +78,6 @@ class Headway:
         self._course = course
         self._wanted = wanted
         self._most = min(course.steps, int(np.minimum.reduce(course.terms["max_steps"] - course.depth)))
-        self._decision: Decision | None = None  # worked out when it is needed
 
     @property
     def left(self) -> int:
@@ -93,9 +92,8 @@ class Headway:
         if not np.logical_and.reduce(np.isfinite(logits), axis=None):  # of padding, too
             return False
         course = self._course
-        self._decision = self._decision or Decision(course.terms, course.agreeing)
-        if self._decision.watches:
-            halted, _, held_for = self._decision.after(scores, course.depth + self.taken, self.held_for)
+        if course.decision.watches:
+            halted, _, held_for = course.decision.after(scores, course.depth + self.taken, self.held_for)
             if np.logical_or.reduce(halted):
                 return False
             self.held_for = held_for
@@ -125,7 +123,7 @@ class Landing:
     # failed, those that came through before. None: one each, or none where it failed.
     taken: Steps | None = None
     held_for: Steps | None = (
-        None  # (B,) on a course, before each row's last step, about which none has decided
+        None  # (B,) on a course, before each row's last step: nobody has decided about it
     )
 
 

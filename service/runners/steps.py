@@ -74,7 +74,7 @@ class HostSteps(ABC):
             return wanted() or time.perf_counter() - began >= COURSE_SECONDS
 
         headway = None if course is None else Headway(course, ends)
-        carried = len(self._manifest.state) if lean else self._carried
+        carried = self._carries(lean)
         try:
             broken: list[int] = []
             if fresh := [seat for seat in seats if seat.fresh]:
@@ -120,7 +120,7 @@ class HostSteps(ABC):
         It may write to what it was given and to what it has returned. steps: how often it may well be called.
         """
         run = self._run_lean if lean else self._run_step
-        first, carried = len(self._manifest.context), len(self._manifest.state) if lean else self._carried
+        first, carried = len(self._manifest.context), self._carries(lean)
 
         def again() -> Arrays:
             nonlocal outputs
@@ -131,6 +131,10 @@ class HostSteps(ABC):
             return outputs
 
         return again
+
+    def _carries(self, lean: bool) -> int:
+        """How many tensors go from a step to the next."""
+        return len(self._manifest.state) if lean else self._carried
 
     def _embed_seats(self, fresh: Sequence[Seat]) -> None:
         rows = [seat.carry.row for seat in fresh]

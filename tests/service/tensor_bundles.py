@@ -95,52 +95,16 @@ def grid_bundle(repository: Path, **changes: Any) -> Bundle:
 
 def scalar_bundle(repository: Path) -> Bundle:
     """No axes at all: it counts, from a number, in a state that is a number."""
-    number = {"name": "number", "dtype": "float32", "shape": ["B"]}
-    step = [
-        helper.make_node("Add", ["number", "one"], ["next_number"]),
-        helper.make_node("Identity", ["next_number"], ["logits"]),
-    ]
-    manifest: Body = {
-        "name": "scalar",
-        "version": "1",
-        "task": "scalar",
-        "codec": {"name": "tensors"},
-        "readout": {"kind": "tensor"},
-        "inputs": [{**number, "name": "x"}],
-        "state": [number],
-        "logits": {**number, "name": "logits"},
-        "steps": {"default": 3, "limit": 1000},
-        "example": {"tensors": {"x": 1.0}},
-    }
-    embed = [helper.make_node("Identity", ["x"], ["number"])]
-    return _written(repository, manifest, embed, step, {"one": np.float32(1)}, [])
+    return _counting(repository, "scalar", [helper.make_node("Identity", ["x"], ["number"])])
 
 
 def lookup_bundle(repository: Path) -> Bundle:
     """As the scalar one, from a number that is looked up in a table of three."""
-    number = {"name": "number", "dtype": "float32", "shape": ["B"]}
-    manifest: Body = {
-        "name": "lookup",
-        "version": "1",
-        "task": "lookup",
-        "codec": {"name": "tensors"},
-        "readout": {"kind": "tensor"},
-        "inputs": [{**number, "name": "x"}],
-        "state": [number],
-        "logits": {**number, "name": "logits"},
-        "steps": {"default": 3, "limit": 1000},
-        "example": {"tensors": {"x": 1.0}},
-    }
     embed = [
         helper.make_node("Cast", ["x"], ["place"], to=TensorProto.INT64),
         helper.make_node("Gather", ["table", "place"], ["number"]),
     ]
-    step = [
-        helper.make_node("Add", ["number", "one"], ["next_number"]),
-        helper.make_node("Identity", ["next_number"], ["logits"]),
-    ]
-    constants = {"one": np.float32(1), "table": np.float32([5, 6, 7])}
-    return _written(repository, manifest, embed, step, constants, [])
+    return _counting(repository, "lookup", embed)
 
 
 def problem(x: Sequence[float], goal: Sequence[float] = GOAL) -> Body:
@@ -161,6 +125,28 @@ def grid_after(x: Sequence[Sequence[float]], steps: int) -> Floats:
     for _ in range(steps):
         grid = grid - grid.mean() + 1
     return grid
+
+
+def _counting(repository: Path, name: str, embed: list[onnx.NodeProto]) -> Bundle:
+    number = {"name": "number", "dtype": "float32", "shape": ["B"]}
+    step = [
+        helper.make_node("Add", ["number", "one"], ["next_number"]),
+        helper.make_node("Identity", ["next_number"], ["logits"]),
+    ]
+    manifest: Body = {
+        "name": name,
+        "version": "1",
+        "task": name,
+        "codec": {"name": "tensors"},
+        "readout": {"kind": "tensor"},
+        "inputs": [{**number, "name": "x"}],
+        "state": [number],
+        "logits": {**number, "name": "logits"},
+        "steps": {"default": 3, "limit": 1000},
+        "example": {"tensors": {"x": 1.0}},
+    }
+    constants = {"one": np.float32(1), "table": np.float32([5, 6, 7])}
+    return _written(repository, manifest, embed, step, constants, [])
 
 
 def _written(

@@ -42,7 +42,7 @@ def draw_grid(report: Facts) -> Figure:
         axes.set_ylabel(report["unit"] + _line(axes, buckets, variant["trained_to"]))
         what = f"{split} negatives" if len(splits) > 1 else f"preset {name}"
         axes.set_title(f"{report['task']}, {what}")
-    _bar(figure, panels.tolist(), variant["seeds"], variant["seeds"])
+    _bar(figure, panels.tolist(), variant["seeds"])
     return figure
 
 
@@ -66,8 +66,7 @@ def draw_cells(report: Facts) -> Figure:
         _paint(axes, found, columns, list(reversed(names)))
         axes.tick_params(axis="x", labelsize=6)
         axes.set_title(title)
-    seeds = next(iter(report["variants"].values()))["seeds"]
-    _bar(figure, panels.tolist(), seeds, seeds)
+    _bar(figure, panels.tolist(), next(iter(report["variants"].values()))["seeds"])
     return figure
 
 
@@ -102,7 +101,7 @@ def draw_progression(report: Facts) -> Figure:
     for axes in panels[-1]:
         axes.set_xlabel("steps of thinking")
     counts = [variant["seeds"] for found in domains.values() for variant in found["variants"].values()]
-    _bar(figure, panels.flatten().tolist(), min(counts), max(counts))
+    _bar(figure, panels.flatten().tolist(), *counts)
     return figure
 
 
@@ -146,14 +145,15 @@ def _line(axes: Axes, buckets: list[int], trained_to: int, short: bool = False) 
     return "; trained below the line" if short else "; above the line: never trained on"
 
 
-def _bar(figure: Figure, panels: list[Axes], fewest: int, seeds: int) -> None:
+def _bar(figure: Figure, panels: list[Axes], *counts: int) -> None:
+    """The scale; counts: of seeds, one for each variant that is drawn."""
     image = next(axes.images[0] for axes in panels if axes.images)
     shares = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
     bar = figure.colorbar(image, ax=panels, pad=0.015, aspect=28, ticks=shares)
     bar.ax.set_yticklabels(["50 % (chance)", "60 %", "70 %", "80 %", "90 %", "100 %"])
     bar.outline.set_visible(False)
-    from_few = "" if fewest == seeds else f"{fewest} to "
-    bar.set_label(f"accuracy, mean of {from_few}{seeds} seed{'s' if seeds > 1 else ''}")
+    seeds = " to ".join(map(str, sorted({min(counts), max(counts)})))
+    bar.set_label(f"accuracy, mean of {seeds} seed{'' if seeds == '1' else 's'}")
 
 
 def draw_comparison(report: Facts) -> Figure:

@@ -13,6 +13,7 @@ from model.errors import BundleError
 from model.manifest import TensorSpec
 from model.sessions import OnnxGraph, Placed
 from service.errors import StartupError
+from service.runners.device.embedder import dtype_of
 from service.runners.device.lane import Lane
 from service.runners.device.program import Program
 
@@ -90,7 +91,7 @@ class Verb:
         made = tuple(
             torch.empty(
                 [size if isinstance(size, int) else sizes[size] for size in spec.shape],
-                dtype=getattr(torch, spec.dtype),
+                dtype=dtype_of(spec),
                 device=self._device,
             )
             for spec in self._outputs

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from model.bundle import EMBED_ONNX, STEP_ONNX, Bundle, read_bundle, write_manifest
 from model.codecs import CodecLimits, codec_of
-from model.halting import HaltingRule, terms_of
+from model.halting import Decision, HaltingRule, terms_of
 from model.row import Arrays, Layout
 from service.engine.engine import Engine, EngineLimits
 from service.engine.messages import Finished, Submission, Trajectory
@@ -95,7 +95,7 @@ def test_a_course_shows_and_leaves_what_single_steps_do(bundle: Bundle, backend:
 
 def course_of(bundle: Bundle, rows: int, most: int) -> Course:
     terms = np.stack([terms_of(HaltingRule(), 1, most, bundle.manifest.criteria)] * rows)
-    return Course(most, np.zeros(rows, np.int64), np.zeros(rows, np.int64), terms, agreeing=False)
+    return Course(most, np.zeros(rows, np.int64), np.zeros(rows, np.int64), terms, Decision(terms))
 
 
 def going(bundle: Bundle, at: int, then: Callable[[HostRunner], None]) -> list[Landing]:
@@ -224,7 +224,9 @@ def test_each_step_of_a_course_is_told_its_depth(
     for depth in (LONG, 2 * LONG):
         course = course_of(bundle, 3, depth)
         done = np.full(3, depth - LONG)
-        runner.launch([0, 1, 2], [], False, Course(LONG, done, course.held_for, course.terms, False))
+        runner.launch(
+            [0, 1, 2], [], False, Course(LONG, done, course.held_for, course.terms, course.decision)
+        )
         (landing,) = runner.land()
         assert landing.taken is not None
         assert landing.taken.tolist() == [LONG] * 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,23 @@ from tests.service.runners.test_device import (
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
     return read_bundle(Path("bundles/graph/1"))
+
+
+def steps_raise(monkeypatch: pytest.MonkeyPatch, error: Exception, now: Callable[[], bool]) -> None:
+    """Let steps fail whenever `now` says so."""
+    step = Table._step
+
+    def until_then(table: Table, size: int, lean: bool) -> None:
+        if now():
+            raise error
+        step(table, size, lean)
+
+    monkeypatch.setattr(Table, "_step", until_then)
+
+
+def served_on_a_device(bundle: Bundle, budget: Budget) -> ServedModel:
+    codec, limits = codec_of(bundle.manifest, CodecLimits()), EngineLimits(SLOTS)
+    return ServedModel(bundle, codec, lambda: device_runner(bundle), limits, FakeObserver(), budget)
 
 
 def test_a_launch_that_fails_fails_its_rows_and_the_next_one_is_sound(
@@ -94,18 +112,11 @@ def test_a_lost_device_ends_the_engine_and_an_error_that_passes_ends_a_batch(
 
 def test_a_lost_device_makes_the_server_not_alive(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.engine.served_model.BACK_OFF_SECONDS", (0.001, 0.001))
-    step, lost = Table._step, False
-
-    def until_it_is_lost(table: Table, size: int, lean: bool) -> None:
-        if lost:
-            raise torch.AcceleratorError("CUDA error: unspecified launch failure")
-        step(table, size, lean)
-
-    monkeypatch.setattr(Table, "_step", until_it_is_lost)
+    lost, budget = False, Budget(10**6, 10**6)
+    error = torch.AcceleratorError("CUDA error: unspecified launch failure")
+    steps_raise(monkeypatch, error, lambda: lost)
     monkeypatch.setattr(Lane, "is_lost", lambda _: lost)
-    codec = codec_of(bundle.manifest, CodecLimits())
-    limits, budget = EngineLimits(SLOTS), Budget(10**6, 10**6)
-    served = ServedModel(bundle, codec, lambda: device_runner(bundle), limits, FakeObserver(), budget)
+    served = served_on_a_device(bundle, budget)
 
     async def scenario() -> None:
         nonlocal lost
@@ -270,17 +281,9 @@ def test_a_capture_that_fails_with_the_device_ends_the_start(
 def test_a_step_that_is_out_of_memory_costs_its_rows_and_the_server_stays(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step, short_of_memory = Table._step, False
-
-    def until_memory_is_short(table: Table, size: int, lean: bool) -> None:
-        if short_of_memory:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        step(table, size, lean)
-
-    monkeypatch.setattr(Table, "_step", until_memory_is_short)
-    codec, budget = codec_of(bundle.manifest, CodecLimits()), Budget(10**6, 10**6)
-    limits = EngineLimits(SLOTS)
-    served = ServedModel(bundle, codec, lambda: device_runner(bundle), limits, FakeObserver(), budget)
+    short_of_memory = False
+    steps_raise(monkeypatch, torch.OutOfMemoryError("CUDA out of memory"), lambda: short_of_memory)
+    served = served_on_a_device(bundle, Budget(10**6, 10**6))
     row = draw_problem(bundle, np.random.default_rng(1)).row
 
     async def asked() -> Finished:

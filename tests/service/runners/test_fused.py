@@ -19,7 +19,7 @@ from torch import Tensor
 
 from model.bundle import Bundle, read_bundle
 from model.codecs import CodecLimits, codec_of
-from model.halting import AGREEMENT, HaltingRule, HaltReason, decide, terms_of
+from model.halting import AGREEMENT, Decision, HaltingRule, HaltReason, decide, terms_of
 from model.row import Layout
 from service.engine.engine import Engine, EngineLimits
 from service.engine.messages import Finished, Submission, Trajectory
@@ -278,7 +278,7 @@ def test_a_launch_takes_as_many_steps_as_fit_into_its_time(bundle: Bundle) -> No
     runner._costs.measured(problem.row.bucket, 1, COURSE_SECONDS / 3.5)
     runner.put(0, Carry(problem.row))
     start, terms = np.zeros(1, np.int64), terms_of(HaltingRule(), 1, 8, bundle.manifest.criteria)
-    runner.launch([0], [], course=Course(8, start, start, np.array([terms]), agreeing=False))
+    runner.launch([0], [], course=Course(8, start, start, np.array([terms]), Decision(terms)))
     (landing,) = runner.land()
     assert landing.taken is not None
     assert landing.taken.tolist() == [3]
